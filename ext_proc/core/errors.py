@@ -1,0 +1,73 @@
+"""What can go wrong, as values where a request is concerned and as exceptions where a person is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a request went where it went: the value of `x-arch-reason` and a metric label.
+
+    The first group are decisions; every other value means that the request went to the default
+    target because something was missing, broken or late.
+    """
+
+    POLICY = "policy"
+    PINNED = "pinned"
+    ALIAS = "alias"
+    NO_POLICY_MATCHED = "no_policy_matched"
+
+    NO_POLICIES = "no_policies"
+    NO_CONVERSATION = "no_conversation"
+    BODY_EMPTY = "body_empty"
+    BODY_UNREADABLE = "body_unreadable"
+    BODY_TOO_LARGE = "body_too_large"
+    ENCODING_UNSUPPORTED = "encoding_unsupported"
+    ROUTER_BUSY = "router_busy"
+    ROUTER_TIMEOUT = "router_timeout"
+    ROUTER_UNREACHABLE = "router_unreachable"
+    ROUTER_GARBLED = "router_garbled"
+    ROUTER_ERROR = "router_error"
+    INTERNAL_ERROR = "internal_error"
+
+    @property
+    def is_fallback(self) -> bool:
+        """Whether the request went to the default target for want of a decision."""
+        return self not in _DECIDED
+
+
+_DECIDED = frozenset({Reason.POLICY, Reason.PINNED, Reason.ALIAS, Reason.NO_POLICY_MATCHED})
+
+
+class RouterError(Exception):
+    """A router could not answer. `reason` is one of the `ROUTER_*` members; the text names no content."""
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing wrong in a configuration file. `line` and `column` count from 1."""
+
+    path: str
+    line: int
+    column: int
+    text: str
+    hint: str
+    is_warning: bool = False
+
+    def __str__(self) -> str:
+        kind = "warning: " if self.is_warning else ""
+        hint = f" — {self.hint}" if self.hint else ""
+        return f"{self.path}:{self.line}:{self.column}: {kind}{self.text}{hint}"
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used. `problems` holds everything found, in file order."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems

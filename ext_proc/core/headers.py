@@ -1,0 +1,40 @@
+"""The names of the headers and metadata that pass between this server and Envoy, in one place."""
+
+from __future__ import annotations
+
+CLUSTER = "x-arch-cluster"
+POLICY = "x-arch-policy"
+MODEL = "x-arch-model"
+ARM = "x-arch-arm"
+BUCKET = "x-arch-bucket"
+SHADOW = "x-arch-shadow"
+REASON = "x-arch-reason"
+
+DECISION = (CLUSTER, POLICY, MODEL, ARM, BUCKET, SHADOW, REASON)
+"""Only this server may set these: Envoy strips them from what clients send, before it routes."""
+
+SHOWN_TO_CLIENT = (POLICY, MODEL, REASON)
+"""Copied onto the response by Envoy, so that no answer phase is needed."""
+
+SESSION_PINS = ("x-arch-session", "x-model-affinity")
+"""A client names its session in one of these; the first one present counts."""
+
+READ_BY_SERVER = (
+    ":method",
+    ":path",
+    "content-type",
+    "content-encoding",
+    "content-length",
+    "x-request-id",
+    *SESSION_PINS,
+)
+"""All that Envoy needs to send us: credentials and cookies never reach this server."""
+
+METADATA_NAMESPACE = "arch_ext_proc"
+"""The dynamic metadata namespace that carries a decision to Envoy's access log."""
+
+ROLE = "x-arch-role"
+"""gRPC initial metadata: which role a stream plays, `route` or `upstream`."""
+
+LLM_PATH = r"(?:/[^/?]+)*?/v1/(?:chat/completions|responses|messages|completions|embeddings)"
+"""A path, less its query, that is an LLM call: RE2 and Python read it alike; matches must be full."""

@@ -1,0 +1,24 @@
+"""What the neighbours of the core need from each other, as protocols, so that none imports another."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ext_proc.core.types import Message, Policy, Scores
+
+
+class Router(Protocol):
+    """A routing model: conversation and policies in, a probability for each out."""
+
+    async def prepare(self, policies: tuple[Policy, ...]) -> None:
+        """Do whatever is done once per configuration, such as encoding the policies."""
+
+    async def score(self, messages: tuple[Message, ...], policies: tuple[Policy, ...]) -> Scores:
+        """Score a conversation whose last user message wants an answer.
+
+        Shapes: messages in order, at least one; policies at least one, prepared or not.
+        Errors: RouterError. The caller owns the deadline and may cancel.
+        """
+
+    async def close(self) -> None:
+        """Free what the router holds. No call follows."""

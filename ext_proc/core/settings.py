@@ -1,0 +1,77 @@
+"""One configuration file, checked and resolved: what decides (`Snapshot`) and how the parts are set up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ext_proc.core.types import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. Port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The hosts behind one Envoy cluster, as far as `base_url` tells them."""
+
+    cluster: str
+    host: str
+    port: int
+    tls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """Which router, and its limits.
+
+    `threshold` overrides the weights' own "none of them" point. `max_waiting` bounds the requests
+    that wait for the router; one more gets the default target at once.
+    """
+
+    type: str
+    deadline_s: float
+    threshold: float | None
+    max_waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """The gRPC side. `drain_s` is how long streams in flight may finish after SIGTERM."""
+
+    listen: Address
+    drain_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoySettings:
+    """What `render` writes into Envoy's configuration.
+
+    `failure_credential_env` names the environment variable of the Envoy process that holds the
+    default provider's key, for requests that reach no ext_proc server. None: that provider has no
+    key, or one that does not come from a variable.
+    """
+
+    listener: Address
+    admin: Address | None
+    ext_proc_cluster: str
+    message_timeout_s: float
+    request_timeout_s: float
+    body_limit_bytes: int
+    failure_credential_env: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything one `arch_config.yaml` says. `upstreams` has one entry per cluster, in file order."""
+
+    snapshot: Snapshot
+    router: RouterSettings
+    server: ServerSettings
+    admin: Address
+    envoy: EnvoySettings
+    upstreams: tuple[Upstream, ...]

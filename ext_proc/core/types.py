@@ -1,0 +1,197 @@
+"""The frozen values that the core's functions take and give, and that every neighbour shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ext_proc.core.errors import Reason
+
+WHOLE_PER_10K = 10_000
+"""Buckets that a split divides: one is 0.01 % of the sessions."""
+
+
+class Dialect(StrEnum):
+    """The API shapes that this server reads. Source: the OpenAI and Anthropic API references."""
+
+    CHAT_COMPLETIONS = "chat_completions"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `role` as the client wrote it (`developer` included); `text` is the text parts, joined."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the router chooses among. `domain` names the broader policy that this one narrows, if any."""
+
+    name: str
+    description: str
+    domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InlinePolicy:
+    """A policy that a request brought along, with the model names it ranks."""
+
+    policy: Policy
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LlmCall:
+    """What was read of one request body.
+
+    `messages` holds every turn in order, system and tool turns too. `conversation_id` and `user_id`
+    are whatever the dialect offers. `inline_policies` is None when the request brought none.
+    """
+
+    dialect: Dialect
+    model: str | None
+    messages: tuple[Message, ...]
+    stream: bool = False
+    conversation_id: str | None = None
+    user_id: str | None = None
+    inline_policies: tuple[InlinePolicy, ...] | None = None
+
+
+class Secret:
+    """A string that does not show itself: only `.reveal()` gives it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """The header that authenticates at a provider, e.g. `authorization` with `Bearer …`."""
+
+    header: str
+    value: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Provider plus model: the smallest thing a decision picks.
+
+    `name` is the one in the configuration; `model` the id written into the body; `cluster` Envoy's
+    name for the hosts; `authority` and `path_prefix` come from `base_url` (None: leave as the client
+    sent it).
+    """
+
+    name: str
+    model: str
+    cluster: str
+    authority: str | None = None
+    path_prefix: str | None = None
+    credential: Credential | None = None
+    passthrough_auth: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One target of a split. The first arm of a route is `baseline`, then `canary`, `canary-2` …"""
+
+    name: str
+    target: Target
+    weight_per_10k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A target that gets a copy of some sessions' requests."""
+
+    target: Target
+    percent_per_10k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a policy's conversations go. The arms' weights sum to `WHOLE_PER_10K`."""
+
+    policy: Policy
+    arms: tuple[Arm, ...]
+    shadows: tuple[Shadow, ...] = ()
+    fallbacks: tuple[Target, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything a decision depends on besides the request: one configuration, checked and resolved.
+
+    `policies` keeps the file's order. `targets` is by name, `aliases` by alias; `models` finds a
+    target by the bare model id where that is unambiguous. `on_failure` takes what the router could
+    not decide, `default` everything no policy matched or nobody could read. `revision` changes with
+    any part of the configuration that can change a decision.
+    """
+
+    revision: str
+    policies: tuple[Policy, ...]
+    routes: Mapping[str, Route]
+    targets: Mapping[str, Target]
+    models: Mapping[str, Target]
+    aliases: Mapping[str, Target]
+    default: Target
+    on_failure: Target
+    salt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A router's answer: a probability per policy, in the order asked, and for none of them.
+
+    Shapes: `per_policy` as long as the policies asked. Units: all values in [0, 1], summing to 1.
+    """
+
+    per_policy: tuple[float, ...]
+    none: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the router said of one conversation, or why it could not.
+
+    `policy` is None when none fits or when `failure` says why there is no answer. `scores` pairs
+    each policy's name with its probability, in the file's order.
+    """
+
+    policy: str | None = None
+    scores: tuple[tuple[str, float], ...] = ()
+    none: float = 0.0
+    failure: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where one request goes, and why. `policy` is None when none decided it."""
+
+    target: Target
+    reason: Reason
+    policy: str | None = None
+    arm: str | None = None
+    bucket: int | None = None
+    shadow: Target | None = None
+    fallbacks: tuple[Target, ...] = ()
