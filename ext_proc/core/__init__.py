@@ -1,1 +1,1 @@
-"""Everything that decides: pure functions over frozen values. Imports the standard library and orjson only."""
+"""Everything that decides: pure functions over frozen values. Imports the standard library and orjson."""

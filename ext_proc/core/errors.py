@@ -17,6 +17,7 @@ class Reason(StrEnum):
     PINNED = "pinned"
     ALIAS = "alias"
     NO_POLICY_MATCHED = "no_policy_matched"
+    EMBEDDINGS = "embeddings"
 
     NO_POLICIES = "no_policies"
     NO_CONVERSATION = "no_conversation"
@@ -37,7 +38,9 @@ class Reason(StrEnum):
         return self not in _DECIDED
 
 
-_DECIDED = frozenset({Reason.POLICY, Reason.PINNED, Reason.ALIAS, Reason.NO_POLICY_MATCHED})
+_DECIDED = frozenset(
+    {Reason.POLICY, Reason.PINNED, Reason.ALIAS, Reason.NO_POLICY_MATCHED, Reason.EMBEDDINGS}
+)
 
 
 class RouterError(Exception):

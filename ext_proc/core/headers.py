@@ -34,7 +34,19 @@ METADATA_NAMESPACE = "arch_ext_proc"
 """The dynamic metadata namespace that carries a decision to Envoy's access log."""
 
 ROLE = "x-arch-role"
-"""gRPC initial metadata: which role a stream plays, `route` or `upstream`."""
+"""gRPC initial metadata: which role a stream plays."""
+
+ROLE_ROUTE = "route"
+"""The listener's filter: reads a request and decides."""
+
+ROLE_SHADOW = "shadow"
+"""The filter of a shadow cluster: makes a copy fit for the target that `TARGET` names."""
+
+TARGET = "x-arch-target"
+"""gRPC initial metadata of the shadow role: the target's name in the configuration."""
+
+ENDPOINT = r"/(chat/completions|responses|messages|completions|embeddings)$"
+"""How a path of any provider ends, less its query, when it is an LLM call."""
 
 LLM_PATH = r"(?:/[^/?]+)*?/v1/(?:chat/completions|responses|messages|completions|embeddings)"
 """A path, less its query, that is an LLM call: RE2 and Python read it alike; matches must be full."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ext_proc.core.types import Message, Policy, Scores
+from ext_proc.core.types import Message, Policy, Scores, Verdict
 
 
 class Router(Protocol):
@@ -22,3 +22,10 @@ class Router(Protocol):
 
     async def close(self) -> None:
         """Free what the router holds. No call follows."""
+
+
+class Asker(Protocol):
+    """A router made safe for the request path."""
+
+    async def ask(self, messages: tuple[Message, ...], policies: tuple[Policy, ...]) -> Verdict:
+        """Ask within the deadline. Never raises: a failure is a verdict too."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ext_proc.core.errors import Reason
@@ -127,6 +127,15 @@ class Shadow:
     target: Target
     percent_per_10k: int
 
+    @property
+    def cluster(self) -> str:
+        """The Envoy cluster that takes the copies: its own, because a copy needs another body and key.
+
+        A mirrored request carries the primary's body and credential; an ext_proc filter on this
+        cluster writes the shadow target's.
+        """
+        return f"arch-shadow/{self.target.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -156,7 +165,7 @@ class Snapshot:
     aliases: Mapping[str, Target]
     default: Target
     on_failure: Target
-    salt: bytes
+    salt: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,5 +202,15 @@ class Decision:
     policy: str | None = None
     arm: str | None = None
     bucket: int | None = None
-    shadow: Target | None = None
+    shadow: Shadow | None = None
     fallbacks: tuple[Target, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one request. `verdict` and `router_s` are None when no router was asked."""
+
+    decision: Decision
+    total_s: float
+    verdict: Verdict | None = None
+    router_s: float | None = None

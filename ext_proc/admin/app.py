@@ -1,0 +1,53 @@
+"""Health for the orchestrator, metrics for Prometheus. Reads; changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from ext_proc.core.settings import Address
+from ext_proc.telemetry import Telemetry
+
+
+class AdminServer:
+    """`/healthz` says that the process lives, `/readyz` that it takes requests, `/metrics` the rest."""
+
+    def __init__(self, address: Address, telemetry: Telemetry, is_ready: Callable[[], bool]) -> None:
+        self._address = address
+        self._telemetry = telemetry
+        self._is_ready = is_ready
+        application = web.Application()
+        application.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        self._runner = web.AppRunner(application, access_log=None)
+
+    async def start(self) -> int:
+        """Bind and serve; the port that was bound. Errors: OSError when the address is taken."""
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._address.host, self._address.port)
+        await site.start()
+        port: int = self._runner.addresses[0][1]
+        return port
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        if self._is_ready():
+            return web.Response(text="ready\n")
+        return web.Response(status=503, text="not ready\n")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(
+            body=self._telemetry.exposition(),
+            headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"},
+        )

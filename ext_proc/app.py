@@ -1,0 +1,65 @@
+"""Constructs every object and starts and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from ext_proc.admin.app import AdminServer
+from ext_proc.config.load import Loaded
+from ext_proc.config.store import Store
+from ext_proc.core.settings import Configuration
+from ext_proc.router.ask import RouterAsker
+from ext_proc.router.build import build_router
+from ext_proc.server.grpc_server import GrpcServer
+from ext_proc.server.routing import Live
+from ext_proc.server.servicer import Servicer
+from ext_proc.telemetry import Telemetry, log
+
+
+async def build_live(configuration: Configuration) -> tuple[Live, RouterAsker]:
+    """A configuration with a router that has seen its policies, ready for the first request."""
+    asker = RouterAsker(build_router(configuration.router), configuration.router)
+    snapshot = configuration.snapshot
+    if snapshot.policies:
+        await asker.prepare(snapshot.policies)
+    return Live(snapshot, asker, configuration.envoy.body_limit_bytes), asker
+
+
+async def serve(loaded: Loaded) -> None:
+    """Serve until SIGTERM or SIGINT, then drain: the order is that of a load balancer's trust.
+
+    First not ready, so that nobody sends more; then the streams in flight; then the rest.
+    """
+    configuration = loaded.configuration
+    for warning in loaded.warnings:
+        log.event(logging.WARNING, "config", problem=str(warning))
+    telemetry = Telemetry()
+    live, asker = await build_live(configuration)
+    store = Store(live)
+    servicer = Servicer(store.current, telemetry)
+    grpc_server = GrpcServer(servicer, configuration.server, configuration.envoy.body_limit_bytes)
+    stopping = asyncio.Event()
+    admin = AdminServer(configuration.admin, telemetry, is_ready=lambda: not stopping.is_set())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    telemetry.configured(configuration.snapshot.revision)
+    grpc_port = await grpc_server.start()
+    admin_port = await admin.start()
+    log.event(
+        logging.INFO,
+        "serving",
+        grpc=f"{configuration.server.listen.host}:{grpc_port}",
+        admin=f"{configuration.admin.host}:{admin_port}",
+        revision=configuration.snapshot.revision,
+    )
+    try:
+        await stopping.wait()
+        log.event(logging.INFO, "draining", seconds=configuration.server.drain_s)
+    finally:
+        await grpc_server.stop()
+        await admin.stop()
+        await asker.close()
+    log.event(logging.INFO, "stopped")

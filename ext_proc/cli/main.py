@@ -1,0 +1,129 @@
+"""`arch-ext-proc serve | check | render | explain`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvloop
+
+from ext_proc import __version__, app
+from ext_proc.cli import explain
+from ext_proc.config import load
+from ext_proc.core.errors import ConfigError
+from ext_proc.core.settings import Address
+from ext_proc.envoy_config import render_bootstrap, render_filter
+from ext_proc.telemetry import log
+
+EXIT_OK = 0
+EXIT_BAD_CONFIG = 2
+SALT_BYTES = 32
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status: 0, or 2 for a configuration or argument that cannot be used."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_BAD_CONFIG
+    except explain.BadInput as error:
+        print(f"arch-ext-proc explain: {error}", file=sys.stderr)
+        return EXIT_BAD_CONFIG
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="arch-ext-proc", description="Route LLM traffic through Envoy by natural-language policy."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = _command(commands, "serve", _serve, "answer Envoy's ext_proc streams")
+    serve.add_argument("--log-format", choices=("human", "json"), default="human")
+    serve.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
+
+    _command(commands, "check", _check, "say everything that is wrong with a configuration")
+
+    render = _command(commands, "render", _render, "print Envoy's side of a configuration")
+    render.add_argument(
+        "--format",
+        choices=("bootstrap", "filter"),
+        default="bootstrap",
+        help="a whole Envoy, or the pieces for one you already run (default: bootstrap)",
+    )
+
+    explaining = _command(commands, "explain", _explain, "say where a conversation would go, and why")
+    given = explaining.add_mutually_exclusive_group()
+    given.add_argument("-m", "--message", metavar="TEXT", help="one user message")
+    given.add_argument(
+        "--messages", metavar="FILE", help="JSON: a list of messages or a request body; - for standard input"
+    )
+    explaining.add_argument("--model", help="the model that the request names")
+    explaining.add_argument("--session", metavar="ID", help="the session's pin, as in x-arch-session")
+    explaining.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.add_argument("file", metavar="FILE", type=Path, help="arch_config.yaml")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _load(arguments: argparse.Namespace) -> load.Loaded:
+    return load.load(arguments.file, os.environ, lambda: secrets.token_bytes(SALT_BYTES))
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    log.configure(as_json=arguments.log_format == "json", level=arguments.log_level)
+    loaded = _load(arguments)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(app.serve(loaded))
+        except (OSError, RuntimeError) as error:
+            # Both servers report an address in use this way; anything later is handled per request.
+            print(f"arch-ext-proc serve: {error}", file=sys.stderr)
+            return 1
+    return EXIT_OK
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    problems = load.check(arguments.file, os.environ)
+    for problem in problems:
+        print(problem)
+    if any(not problem.is_warning for problem in problems):
+        return EXIT_BAD_CONFIG
+    print(f"{arguments.file}: ok")
+    return EXIT_OK
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    configuration = _load(arguments).configuration
+    listen = configuration.server.listen
+    servers = (Address(listen.host, listen.port),)
+    render = render_bootstrap if arguments.format == "bootstrap" else render_filter
+    print(render(configuration, servers), end="")
+    return EXIT_OK
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    configuration = _load(arguments).configuration
+    body, dialect = explain.request_body(arguments.message, arguments.messages, arguments.model)
+    explanation = asyncio.run(explain.explain(configuration, body, dialect, arguments.session))
+    print(json.dumps(explanation, indent=2) if arguments.json else explain.as_text(explanation))
+    return EXIT_OK

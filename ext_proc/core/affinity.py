@@ -1,0 +1,53 @@
+"""Keeping a conversation where it is: what identifies it, and which bucket that falls in."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from ext_proc.core.types import WHOLE_PER_10K, LlmCall
+
+FINGERPRINT_CHARS = 65_536
+"""How much of each text a fingerprint reads: a system prompt of megabytes must not cost milliseconds."""
+
+
+def session_key(call: LlmCall, pin: str | None, request_id: str) -> bytes:
+    """What stays the same for all requests of one conversation, as well as can be told.
+
+    In this order: the client's pin header, a conversation id in the body, a user id in the body, the
+    system prompt and first user message (a chat client sends both again with each turn), and for a
+    call that has none of these the request id, which makes it a session of its own.
+
+    Shapes: a tagged byte string, so that a user called "x" and a conversation called "x" differ.
+    """
+    if pin:
+        return b"pin:" + pin.encode()
+    if call.conversation_id:
+        return b"conversation:" + call.conversation_id.encode("utf-8", "surrogatepass")
+    if call.user_id:
+        return b"user:" + call.user_id.encode("utf-8", "surrogatepass")
+    return _fingerprint(call) or b"request:" + request_id.encode()
+
+
+def bucket_of(key: bytes, purpose: str, salt: bytes) -> int:
+    """Place a session key in one of 10,000 equal buckets.
+
+    `purpose` (a policy's name, say) makes the buckets of two policies independent of each other. The
+    hash is keyed, because a client that chooses its id could otherwise choose its arm.
+
+    Shapes: key of any length, empty included; salt at most 64 bytes; result in range(10_000).
+    Units: one bucket is 0.01 % of the sessions.
+    Source: BLAKE2 (RFC 7693); docs/adr/0004-affinity-hash.md.
+    """
+    name = purpose.encode("utf-8", "surrogatepass")
+    digest = blake2b(len(name).to_bytes(4, "big") + name + key, digest_size=8, key=salt).digest()
+    return int.from_bytes(digest, "big") * WHOLE_PER_10K >> 64
+
+
+def _fingerprint(call: LlmCall) -> bytes | None:
+    digest = blake2b(digest_size=16)
+    for message in call.messages:
+        text = message.text[:FINGERPRINT_CHARS].encode("utf-8", "surrogatepass")
+        digest.update(len(text).to_bytes(4, "big") + text)
+        if message.role == "user":
+            return b"fingerprint:" + digest.digest()
+    return None

@@ -1,0 +1,140 @@
+"""The state machine of one ext_proc stream, in either role, without any I/O.
+
+Envoy opens one gRPC stream per HTTP request and sends messages in the order of the request's parts;
+every message gets exactly one answer, in order. With this project's filter (body BUFFERED) the
+dialogue is:
+
+    state     event                              action              next
+    HEADERS   headers of no LLM call             Pass                DONE
+    HEADERS   headers of an LLM call, no body    Decide (empty)      DONE
+    HEADERS   headers of an LLM call             AwaitBody           BODY
+    BODY      body                               Decide              DONE
+    any       anything else                      Acknowledge         (same)
+
+The last row keeps the promise whatever a foreign configuration makes Envoy send: answer phases,
+trailers, a second body message. They are acknowledged and change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from ext_proc.core.parse import dialect_of
+from ext_proc.core.types import Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHeaders:
+    """The request's headers as far as they count. `ends_request` is set when no body follows."""
+
+    method: str = ""
+    path: str = ""
+    content_type: str = ""
+    content_encoding: str = ""
+    request_id: str = ""
+    session_pin: str | None = None
+    ends_request: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBody:
+    """The whole body: in BUFFERED mode there is one such message."""
+
+    body: bytes
+
+
+class Part(Enum):
+    """Which part of the exchange a message is about; an answer names the same part."""
+
+    REQUEST_HEADERS = auto()
+    REQUEST_BODY = auto()
+    REQUEST_TRAILERS = auto()
+    RESPONSE_HEADERS = auto()
+    RESPONSE_BODY = auto()
+    RESPONSE_TRAILERS = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A message that this role has no use for."""
+
+    part: Part
+
+
+Event = RequestHeaders | RequestBody | Other
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Answer the headers, and ask for no body: this request is not ours to route."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitBody:
+    """Answer the headers and keep the request waiting for its body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decide:
+    """Everything needed is here: decide, and answer `part` with the mutation."""
+
+    part: Part
+    dialect: Dialect
+    headers: RequestHeaders
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Answer that nothing changes."""
+
+    part: Part
+
+
+Action = Pass | AwaitBody | Decide | Acknowledge
+
+
+Classify = Callable[[str, str, str], Dialect | None]
+"""Method, path and content type to the dialect of an LLM call, or None."""
+
+
+class Exchange:
+    """The state of one stream: feed it events, carry out its actions."""
+
+    __slots__ = ("_awaited", "_classify", "_dialect", "_has_headers")
+
+    def __init__(self, classify: Classify = dialect_of) -> None:
+        self._classify = classify
+        self._has_headers = False
+        self._dialect: Dialect | None = None
+        self._awaited: RequestHeaders | None = None
+
+    def receive(self, event: Event) -> Action:
+        """Take one event and say what to do about it. Total: any event is welcome in any state."""
+        match event:
+            case RequestHeaders() if not self._has_headers:
+                return self._receive_headers(event)
+            case RequestHeaders():
+                return Acknowledge(Part.REQUEST_HEADERS)
+            case RequestBody(body):
+                return self._receive_body(body)
+            case Other(part):
+                return Acknowledge(part)
+
+    def _receive_headers(self, event: RequestHeaders) -> Action:
+        self._has_headers = True
+        dialect = self._classify(event.method, event.path, event.content_type)
+        if dialect is None:
+            return Pass()
+        if event.ends_request:
+            return Decide(Part.REQUEST_HEADERS, dialect, event, b"")
+        self._dialect, self._awaited = dialect, event
+        return AwaitBody()
+
+    def _receive_body(self, body: bytes) -> Action:
+        if self._awaited is None or self._dialect is None:
+            return Acknowledge(Part.REQUEST_BODY)
+        headers, self._awaited = self._awaited, None
+        return Decide(Part.REQUEST_BODY, self._dialect, headers, body)

@@ -1,0 +1,206 @@
+"""Body bytes to `LlmCall`, one function per API dialect.
+
+Only what routing needs is read, and only as far as its type is right: anything else in the body is
+the upstream's business. What cannot be read is a `Reason`, not an exception, because the request
+goes on all the same.
+
+Sources: the OpenAI API reference (chat completions, responses, completions, embeddings) and the
+Anthropic API reference (messages).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import orjson
+
+from ext_proc.core import headers, inline
+from ext_proc.core.errors import Reason
+from ext_proc.core.types import Dialect, LlmCall, Message
+
+_LLM_PATH = re.compile(headers.LLM_PATH)
+_DIALECTS = {
+    "chat/completions": Dialect.CHAT_COMPLETIONS,
+    "responses": Dialect.RESPONSES,
+    "messages": Dialect.MESSAGES,
+    "completions": Dialect.COMPLETIONS,
+    "embeddings": Dialect.EMBEDDINGS,
+}
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+
+
+class _WrongType(Exception):
+    """A field that routing reads has a type that its dialect does not allow."""
+
+
+def dialect_of(method: str, path: str, content_type: str) -> Dialect | None:
+    """The dialect of a request, or None if it is no LLM call.
+
+    A missing content type counts as JSON, as the providers themselves read it.
+    """
+    if method != "POST":
+        return None
+    path = path.partition("?")[0]
+    if not _LLM_PATH.fullmatch(path):
+        return None
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type and media_type != "application/json" and not media_type.endswith("+json"):
+        return None
+    return _DIALECTS[path.rpartition("/v1/")[2]]
+
+
+def parse_call(dialect: Dialect, body: bytes) -> LlmCall | Reason:
+    """Read one request body.
+
+    Errors: BODY_EMPTY; BODY_UNREADABLE for what is no JSON object or has a field of a wrong type.
+    """
+    if not body.strip(b" \t\r\n"):
+        return Reason.BODY_EMPTY
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return Reason.BODY_UNREADABLE
+    if not isinstance(fields, dict):
+        return Reason.BODY_UNREADABLE
+    try:
+        return LlmCall(
+            dialect=dialect,
+            model=_optional_text(fields.get("model")),
+            messages=tuple(_READERS[dialect](fields)),
+            stream=fields.get("stream") is True,
+            conversation_id=_conversation_id(fields),
+            user_id=_user_id(fields),
+            inline_policies=inline.read(fields),
+        )
+    except _WrongType:
+        return Reason.BODY_UNREADABLE
+
+
+def _chat_completions(fields: dict[str, Any]) -> Iterable[Message]:
+    for item in _list_of_objects(fields.get("messages")):
+        yield Message(_text(item.get("role")), _content(item.get("content")))
+
+
+def _responses(fields: dict[str, Any]) -> Iterable[Message]:
+    if instructions := _optional_text(fields.get("instructions")):
+        yield Message("system", instructions)
+    given = fields.get("input")
+    if given is None or isinstance(given, str):
+        yield from [Message("user", given)] if given else []
+        return
+    for item in _list_of_objects(given):
+        kind = item.get("type", "message")
+        if kind == "message":
+            yield Message(_text(item.get("role")), _content(item.get("content")))
+        elif isinstance(kind, str) and kind.endswith("_output"):
+            yield Message("tool", "")
+
+
+def _messages(fields: dict[str, Any]) -> Iterable[Message]:
+    if fields.get("system") is not None:
+        yield Message("system", _content(fields["system"]))
+    for item in _list_of_objects(fields.get("messages")):
+        role, content = _text(item.get("role")), item.get("content")
+        if role == "user" and _only_tool_results(content):
+            role = "tool"
+        yield Message(role, _content(content))
+
+
+def _completions(fields: dict[str, Any]) -> Iterable[Message]:
+    yield from _texts_as_user(fields.get("prompt"))
+
+
+def _embeddings(fields: dict[str, Any]) -> Iterable[Message]:
+    yield from _texts_as_user(fields.get("input"))
+
+
+_READERS: dict[Dialect, Callable[[dict[str, Any]], Iterable[Message]]] = {
+    Dialect.CHAT_COMPLETIONS: _chat_completions,
+    Dialect.RESPONSES: _responses,
+    Dialect.MESSAGES: _messages,
+    Dialect.COMPLETIONS: _completions,
+    Dialect.EMBEDDINGS: _embeddings,
+}
+
+
+def _texts_as_user(given: object) -> Iterable[Message]:
+    """A prompt: one text, several, or token ids (one list or several), which say nothing to a router."""
+    if given is None:
+        return
+    if isinstance(given, str):
+        yield Message("user", given)
+    elif isinstance(given, list):
+        texts = [item for item in given if isinstance(item, str)]
+        if texts:
+            yield Message("user", "\n".join(texts))
+    else:
+        raise _WrongType
+
+
+def _content(content: object) -> str:
+    """The text of a message: the string itself, or its text parts, one a line. Other parts have none."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(
+        _text(part.get("text"))
+        for part in _list_of_objects(content, strings_too=True)
+        if part.get("type") in _TEXT_PARTS
+    )
+
+
+def _only_tool_results(content: object) -> bool:
+    return (
+        isinstance(content, list)
+        and bool(content)
+        and all(isinstance(part, dict) and part.get("type") == "tool_result" for part in content)
+    )
+
+
+def _list_of_objects(given: object, *, strings_too: bool = False) -> Iterable[dict[str, Any]]:
+    if given is None:
+        return
+    if not isinstance(given, list):
+        raise _WrongType
+    for item in given:
+        if isinstance(item, dict):
+            yield item
+        elif strings_too and isinstance(item, str):
+            yield {"type": "text", "text": item}
+        else:
+            raise _WrongType
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise _WrongType
+    return value
+
+
+def _optional_text(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _conversation_id(fields: dict[str, Any]) -> str | None:
+    conversation = fields.get("conversation")
+    if isinstance(conversation, dict):
+        conversation = conversation.get("id")
+    return _first_id(conversation, *_from_metadata(fields, "conversation_id", "session_id", "thread_id"))
+
+
+def _user_id(fields: dict[str, Any]) -> str | None:
+    return _first_id(
+        fields.get("user"), fields.get("safety_identifier"), *_from_metadata(fields, "user_id", "user")
+    )
+
+
+def _from_metadata(fields: dict[str, Any], *keys: str) -> Iterable[object]:
+    metadata = fields.get("metadata")
+    return [metadata.get(key) for key in keys] if isinstance(metadata, dict) else []
+
+
+def _first_id(*candidates: object) -> str | None:
+    return next((value for value in candidates if isinstance(value, str) and value), None)

@@ -1,0 +1,93 @@
+"""A decision to what must change in the request: headers and body bytes, nothing more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import orjson
+
+from ext_proc.core import headers, inline, spans
+from ext_proc.core.paths import upstream_path
+from ext_proc.core.spans import Edit
+from ext_proc.core.types import Decision, LlmCall, Target
+
+AUTH_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+"""Where clients put their keys. Each is removed before a request goes to a provider, unless that
+provider's own key overwrites it or its `passthrough_auth` says that the client's is meant for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """What Envoy is told to change. `body` is None when it stays as it is."""
+
+    set: tuple[tuple[str, bytes], ...]
+    remove: tuple[str, ...] = ()
+    body: bytes | None = None
+
+
+def for_decision(decision: Decision, path: str) -> Mutation:
+    """The headers that carry out a decision; the body stays as the client sent it."""
+    target = decision.target
+    shown = [
+        (headers.CLUSTER, target.cluster),
+        (headers.MODEL, target.name),
+        (headers.REASON, decision.reason.value),
+    ]
+    if decision.policy is not None:
+        shown.append((headers.POLICY, decision.policy))
+    if decision.arm is not None:
+        shown.append((headers.ARM, decision.arm))
+    if decision.bucket is not None:
+        shown.append((headers.BUCKET, str(decision.bucket)))
+    if decision.shadow is not None:
+        shown.append((headers.SHADOW, decision.shadow.cluster))
+    provider = for_target(target, path)
+    return replace(provider, set=(*((name, value.encode()) for name, value in shown), *provider.set))
+
+
+def for_target(target: Target, path: str) -> Mutation:
+    """The headers that any request to a target needs: host, path and credential."""
+    wanted: list[tuple[str, bytes]] = []
+    if target.authority is not None:
+        wanted.append((":authority", target.authority.encode()))
+    target_path = upstream_path(path, target.path_prefix)
+    if target_path != path:
+        wanted.append((":path", target_path.encode()))
+    if target.passthrough_auth:
+        return Mutation(tuple(wanted))
+    credential = target.credential
+    if credential is None:
+        return Mutation(tuple(wanted), AUTH_HEADERS)
+    wanted.append((credential.header, credential.value.reveal().encode()))
+    return Mutation(tuple(wanted), tuple(name for name in AUTH_HEADERS if name != credential.header))
+
+
+def with_body(mutation: Mutation, body: bytes, *, was_encoded: bool) -> Mutation:
+    """The same mutation with a new body. Envoy wants its `content-length` exact, or answers 500."""
+    length = ("content-length", str(len(body)).encode())
+    removed = (*mutation.remove, "content-encoding") if was_encoded else mutation.remove
+    return Mutation((*mutation.set, length), removed, body)
+
+
+def rewrite_body(body: bytes, call: LlmCall, model: str) -> bytes:
+    """The body with the target's model in it and without inline policies; else byte for byte the same."""
+    edits = inline.removals(body) if call.inline_policies is not None else []
+    edits += _model_edits(body, model, is_there=call.model == model)
+    return spans.apply(body, edits) if edits else body
+
+
+def set_model(body: bytes, model: str) -> bytes:
+    """A JSON object's bytes with `model` as its model, whatever it named before."""
+    return spans.apply(body, _model_edits(body, model, is_there=False))
+
+
+def _model_edits(body: bytes, model: str, *, is_there: bool) -> list[Edit]:
+    """Every top-level `model` member changes, since providers differ in which of two they believe; a
+    body without one gets one."""
+    named = spans.find_model(body)
+    value = orjson.dumps(model)
+    if not named:
+        return [spans.insertion(body, "model", value)]
+    if is_there and len(named) == 1:
+        return []
+    return [Edit(member.value_start, member.end, value) for member in named]

@@ -1,0 +1,112 @@
+"""What the HTTP connection manager gets: our filter, and the header mutation before any routing."""
+
+from __future__ import annotations
+
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation, HeaderMutationRules
+from envoy_data_plane.envoy.config.core.v3 import (
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
+    HeaderValue,
+    TypedExtensionConfig,
+)
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
+    ExternalProcessor,
+    HeaderForwardingRules,
+    MetadataOptions,
+    MetadataOptionsMetadataNamespaces,
+    ProcessingMode,
+    ProcessingModeBodySendMode,
+    ProcessingModeHeaderSendMode,
+)
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.http.upstream_codec.v3 import UpstreamCodec
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
+    HeaderMutation as EarlyHeaderMutation,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher
+
+from ext_proc.core import headers
+from ext_proc.core.settings import Configuration
+from ext_proc.core.types import Target
+from ext_proc.envoy_config.typed import exactly, overwrite, pack, seconds
+
+_SEND = ProcessingModeHeaderSendMode.SEND
+_SKIP = ProcessingModeHeaderSendMode.SKIP
+_BUFFERED = ProcessingModeBodySendMode.BUFFERED
+_NONE = ProcessingModeBodySendMode.NONE
+
+
+def own_headers(configuration: Configuration) -> TypedExtensionConfig:
+    """Before a route is chosen: our headers as clients sent them are gone, the default cluster is set.
+
+    So a spoofed header is powerless, and a request that no server decides has somewhere to go. The
+    `header_mutation` HTTP filter would run too late: the route is resolved by then.
+    """
+    removed = [HeaderMutation(remove=name) for name in headers.DECISION if name != headers.CLUSTER]
+    default = HeaderMutation(append=overwrite(headers.CLUSTER, configuration.snapshot.default.cluster))
+    return TypedExtensionConfig(
+        name="envoy.http.early_header_mutation.header_mutation",
+        typed_config=pack(EarlyHeaderMutation(mutations=[default, *removed])),
+    )
+
+
+def ext_proc(configuration: Configuration) -> HttpFilter:
+    """The filter that asks the server where a request goes."""
+    processor = _processor(configuration, {headers.ROLE: headers.ROLE_ROUTE})
+    processor.failure_mode_allow = True
+    processor.allow_mode_override = True
+    # The one override that the server sends: no body for what is no LLM call.
+    processor.allowed_override_modes = [_mode(_NONE)]
+    processor.metadata_options = MetadataOptions(
+        receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[headers.METADATA_NAMESPACE])
+    )
+    return HttpFilter(name="envoy.filters.http.ext_proc", typed_config=pack(processor))
+
+
+def shadow_ext_proc(configuration: Configuration, target: Target) -> HttpFilter:
+    """The upstream filter of a shadow cluster, which makes a copy fit for its target.
+
+    It fails closed: a copy that nobody rewrote carries the primary provider's key.
+    """
+    processor = _processor(configuration, {headers.ROLE: headers.ROLE_SHADOW, headers.TARGET: target.name})
+    processor.stat_prefix = "shadow"
+    return HttpFilter(name="envoy.filters.http.ext_proc", typed_config=pack(processor))
+
+
+def router() -> HttpFilter:
+    return HttpFilter(name="envoy.filters.http.router", typed_config=pack(Router()))
+
+
+def upstream_codec() -> HttpFilter:
+    return HttpFilter(name="envoy.filters.http.upstream_codec", typed_config=pack(UpstreamCodec()))
+
+
+def _processor(configuration: Configuration, metadata: dict[str, str]) -> ExternalProcessor:
+    envoy = configuration.envoy
+    return ExternalProcessor(
+        grpc_service=GrpcService(
+            envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=envoy.ext_proc_cluster),
+            initial_metadata=[HeaderValue(key=key, value=value) for key, value in metadata.items()],
+        ),
+        # The headers must be sent, or they would reach the router before the body has been read.
+        processing_mode=_mode(_BUFFERED),
+        message_timeout=seconds(envoy.message_timeout_s),
+        # The path, the host and the provider's key are routing headers to Envoy; `x-envoy-*` and the
+        # method are not ours to touch.
+        mutation_rules=HeaderMutationRules(allow_all_routing=True, disallow_is_error=False),
+        forward_rules=HeaderForwardingRules(
+            allowed_headers=ListStringMatcher(patterns=[exactly(name) for name in headers.READ_BY_SERVER])
+        ),
+    )
+
+
+def _mode(body: ProcessingModeBodySendMode) -> ProcessingMode:
+    return ProcessingMode(
+        request_header_mode=_SEND,
+        request_body_mode=body,
+        request_trailer_mode=_SKIP,
+        response_header_mode=_SKIP,
+        response_body_mode=_NONE,
+        response_trailer_mode=_SKIP,
+    )

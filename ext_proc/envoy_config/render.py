@@ -1,0 +1,71 @@
+"""Typed messages to YAML text: a whole bootstrap, or the pieces for an Envoy that is already there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import betterproto2
+import yaml
+from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
+
+from ext_proc.core.settings import Address, Configuration
+from ext_proc.envoy_config import clusters, filters, routes
+from ext_proc.envoy_config.listener import listener
+from ext_proc.envoy_config.typed import address, as_dict
+
+_HEADER = "# Written by `arch-ext-proc render`: change arch_config.yaml, not this.\n"
+
+
+def render_bootstrap(configuration: Configuration, servers: tuple[Address, ...]) -> str:
+    """Everything Envoy needs, as YAML. `servers` are the ext_proc processes, one endpoint each."""
+    admin = configuration.envoy.admin
+    bootstrap = Bootstrap(
+        admin=Admin(address=address(admin)) if admin else None,
+        static_resources=BootstrapStaticResources(
+            listeners=[listener(configuration)],
+            clusters=[
+                *clusters.providers(configuration),
+                *clusters.shadows(configuration),
+                clusters.server(configuration, servers),
+            ],
+        ),
+    )
+    return _HEADER + _yaml(as_dict(bootstrap))
+
+
+def render_filter(configuration: Configuration, servers: tuple[Address, ...]) -> str:
+    """The pieces for an existing Envoy, each under a comment that says where it goes."""
+    envoy = configuration.envoy
+    pieces: list[tuple[str, Any]] = [
+        (
+            "In the HTTP connection manager: clients' own x-arch-* headers go, the default cluster is set.",
+            {"early_header_mutation_extensions": [as_dict(filters.own_headers(configuration))]},
+        ),
+        (
+            "In the HTTP connection manager's http_filters, before envoy.filters.http.router.",
+            {"http_filters": [as_dict(filters.ext_proc(configuration))]},
+        ),
+        (
+            "In the virtual host, in this order, before any route that matches the same paths.",
+            {"routes": _dicts(routes.routes(configuration))},
+        ),
+        (
+            "In the listener: larger bodies get 413 from Envoy.",
+            {"per_connection_buffer_limit_bytes": envoy.body_limit_bytes},
+        ),
+        (
+            "In static_resources (or your xDS): the ext_proc servers"
+            " and, if policies have shadows, where the copies go.",
+            {"clusters": _dicts([clusters.server(configuration, servers), *clusters.shadows(configuration)])},
+        ),
+    ]
+    return _HEADER + "".join(f"\n# {where}\n{_yaml(piece)}" for where, piece in pieces)
+
+
+def _dicts(messages: Sequence[betterproto2.Message]) -> list[dict[str, Any]]:
+    return [as_dict(message) for message in messages]
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,56 @@
+"""Small words for what protobuf says at length."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any as Untyped
+
+import betterproto2
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    HeaderValue,
+    HeaderValueOption,
+    HeaderValueOptionHeaderAppendAction,
+    SocketAddress,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+from envoy_data_plane.google.protobuf import Any
+from envoy_data_plane.message_pool import default_message_pool
+
+from ext_proc.core import settings
+
+_APPEND = HeaderValueOptionHeaderAppendAction
+
+
+def pack(message: betterproto2.Message) -> Any:
+    """A message as `Any`. Without the pool its `@type` would come out empty."""
+    return Any.pack(message, default_message_pool)
+
+
+def seconds(value: float) -> timedelta:
+    return timedelta(seconds=value)
+
+
+def address(listen: settings.Address) -> Address:
+    return Address(socket_address=SocketAddress(address=listen.host, port_value=listen.port))
+
+
+def overwrite(name: str, value: str) -> HeaderValueOption:
+    """Set a header, whether it is there or not. A formatter that gives nothing leaves it out."""
+    return HeaderValueOption(
+        header=HeaderValue(key=name, value=value), append_action=_APPEND.OVERWRITE_IF_EXISTS_OR_ADD
+    )
+
+
+def exactly(text: str) -> StringMatcher:
+    return StringMatcher(exact=text)
+
+
+def regex(pattern: str) -> RegexMatcher:
+    """RE2, matched against the whole text."""
+    return RegexMatcher(regex=pattern)
+
+
+def as_dict(message: betterproto2.Message) -> dict[str, Untyped]:
+    """Protobuf's JSON form, with the names that Envoy's documentation uses."""
+    return message.to_dict(casing=betterproto2.Casing.SNAKE)

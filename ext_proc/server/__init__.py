@@ -1,0 +1,1 @@
+"""The gRPC side: Envoy's protobuf in, mutations out."""

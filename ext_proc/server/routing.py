@@ -1,0 +1,66 @@
+"""One request from bytes to decision: parse, settle or ask, decide, rewrite."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from time import perf_counter
+
+from ext_proc.core import affinity, encodings, parse, rewrite
+from ext_proc.core.decide import Question, decide, settle_or_ask
+from ext_proc.core.errors import Reason
+from ext_proc.core.exchange import Decide
+from ext_proc.core.ports import Asker
+from ext_proc.core.rewrite import Mutation
+from ext_proc.core.types import Decision, Outcome, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a stream takes once and keeps: the configuration in force, and the router that knows it."""
+
+    snapshot: Snapshot
+    asker: Asker
+    body_limit_bytes: int
+
+
+async def route_request(live: Live, request: Decide) -> tuple[Mutation, Outcome]:
+    """Decide where one request goes and what must change in it.
+
+    Errors: none of its own. A body that cannot be read goes unchanged to the default target.
+    """
+    started = perf_counter()
+    verdict, router_s = None, None
+    content = await _unpacked(live, request)
+    if isinstance(content, Reason):
+        return fall_back(live, request, content, started)
+    call = parse.parse_call(request.dialect, content)
+    if isinstance(call, Reason):
+        return fall_back(live, request, call, started)
+    answer = settle_or_ask(live.snapshot, call)
+    if isinstance(answer, Question):
+        asked = perf_counter()
+        verdict = await live.asker.ask(call.messages, answer.policies)
+        router_s = perf_counter() - asked
+        key = affinity.session_key(call, request.headers.session_pin, request.headers.request_id)
+        answer = decide(live.snapshot, answer, verdict, key)
+    mutation = rewrite.for_decision(answer, request.headers.path)
+    body = rewrite.rewrite_body(content, call, answer.target.model)
+    if body is not content:
+        mutation = rewrite.with_body(mutation, body, was_encoded=content is not request.body)
+    return mutation, Outcome(answer, perf_counter() - started, verdict, router_s)
+
+
+def fall_back(live: Live, request: Decide, reason: Reason, started: float) -> tuple[Mutation, Outcome]:
+    """The default target for a request whose body stays as it is."""
+    decision = Decision(live.snapshot.default, reason)
+    mutation = rewrite.for_decision(decision, request.headers.path)
+    return mutation, Outcome(decision, perf_counter() - started)
+
+
+async def _unpacked(live: Live, request: Decide) -> bytes | Reason:
+    encoding = request.headers.content_encoding
+    if not encoding:
+        return request.body
+    # zlib and its like release the GIL: other requests go on meanwhile.
+    return await asyncio.to_thread(encodings.decode, request.body, encoding, live.body_limit_bytes)

@@ -1,0 +1,87 @@
+"""`ExternalProcessor.Process`: receive, act, send, once per HTTP request and role."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any
+
+import grpc
+
+from ext_proc.core import headers
+from ext_proc.core.errors import Reason
+from ext_proc.core.exchange import Acknowledge, AwaitBody, Decide, Exchange, Pass
+from ext_proc.server import wire
+from ext_proc.server.copies import classify_copy, rewrite_copy
+from ext_proc.server.routing import Live, fall_back, route_request
+from ext_proc.telemetry import Telemetry
+
+
+class Servicer:
+    """Both roles of the service. `current` gives the configuration in force; each stream asks it once."""
+
+    def __init__(self, current: Callable[[], Live], telemetry: Telemetry) -> None:
+        self._current = current
+        self._telemetry = telemetry
+
+    async def process(self, _: Any, context: Any) -> None:
+        """Serve one stream, in the role that its initial metadata names; `route` if it names none."""
+        live = self._current()
+        metadata = dict(context.invocation_metadata())
+        self._telemetry.stream_opened()
+        try:
+            if metadata.get(headers.ROLE) == headers.ROLE_SHADOW:
+                name = metadata.get(headers.TARGET, "")
+                exchange = Exchange(classify_copy)
+                await self._serve(context, exchange, lambda request: self._rewrite_copy(live, name, request))
+            else:
+                await self._serve(context, Exchange(), lambda request: self._decide(live, request))
+        finally:
+            self._telemetry.stream_closed()
+
+    async def _serve(
+        self, context: Any, exchange: Exchange, decide: Callable[[Decide], Awaitable[bytes]]
+    ) -> None:
+        """One answer per message, in order, until Envoy ends the stream."""
+        while (message := await context.read()) is not grpc.aio.EOF:
+            event = wire.read(message)
+            if event is None:
+                # No answer fits a message that has no name here. Ending the stream without an error
+                # makes Envoy go on without us.
+                self._telemetry.unknown_message()
+                return
+            match exchange.receive(event):
+                case AwaitBody():
+                    answer = wire.AWAIT_BODY
+                case Pass():
+                    self._telemetry.passed()
+                    answer = wire.PASS
+                case Acknowledge(part):
+                    answer = wire.ACKNOWLEDGE[part]
+                case Decide() as request:
+                    answer = await decide(request)
+            await context.write(answer)
+
+    async def _decide(self, live: Live, request: Decide) -> bytes:
+        started = perf_counter()
+        try:
+            mutation, outcome = await route_request(live, request)
+            answer = wire.write(request.part, mutation, outcome.decision)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not cost the client its request
+            self._telemetry.bug(error, request.headers.request_id)
+            mutation, outcome = fall_back(live, request, Reason.INTERNAL_ERROR, started)
+            answer = wire.write(request.part, mutation, outcome.decision)
+        self._telemetry.decided(request, outcome, live.snapshot)
+        return answer
+
+    async def _rewrite_copy(self, live: Live, name: str, request: Decide) -> bytes:
+        target = live.snapshot.targets.get(name)
+        try:
+            mutation = await rewrite_copy(request, target, live.body_limit_bytes) if target else None
+        except Exception as error:  # noqa: BLE001 - a copy that cannot be rewritten is dropped
+            self._telemetry.bug(error, request.headers.request_id)
+            mutation = None
+        if mutation is None:
+            self._telemetry.copy_dropped(name if target else "")
+            return wire.DROP
+        return wire.write(request.part, mutation, None)

@@ -1,0 +1,145 @@
+"""Envoy's protobuf messages to core events, and core actions to messages: the only file that imports them.
+
+Source: envoy/service/ext_proc/v3/external_processor.proto. Header values travel as `raw_value`; a
+value in `value` is what an Envoy before 1.27 would send.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
+from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+
+from ext_proc.core import headers
+from ext_proc.core.exchange import Event, Other, Part, RequestBody, RequestHeaders
+from ext_proc.core.rewrite import Mutation
+from ext_proc.core.types import Decision
+
+SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+METHOD = "Process"
+
+_OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+_PARTS = {
+    "request_headers": Part.REQUEST_HEADERS,
+    "request_body": Part.REQUEST_BODY,
+    "request_trailers": Part.REQUEST_TRAILERS,
+    "response_headers": Part.RESPONSE_HEADERS,
+    "response_body": Part.RESPONSE_BODY,
+    "response_trailers": Part.RESPONSE_TRAILERS,
+}
+_FIELDS = {part: name for name, part in _PARTS.items()}
+
+
+def deserialize(data: bytes) -> Any:
+    """One message from Envoy. Errors: google.protobuf.message.DecodeError."""
+    return pb.ProcessingRequest.FromString(data)
+
+
+def read(message: Any) -> Event | None:
+    """A message to an event; None for a kind that this version of the protocol does not name."""
+    kind = message.WhichOneof("request")
+    if kind == "request_body":
+        return RequestBody(message.request_body.body)
+    if kind == "request_headers":
+        return _read_headers(message.request_headers)
+    return Other(_PARTS[kind]) if kind else None
+
+
+def _read_headers(message: Any) -> RequestHeaders:
+    values = {
+        header.key: (header.raw_value or header.value.encode()).decode("utf-8", "replace")
+        for header in message.headers.headers
+    }
+    pins = (values.get(name) for name in headers.SESSION_PINS)
+    return RequestHeaders(
+        method=values.get(":method", ""),
+        path=values.get(":path", ""),
+        content_type=values.get("content-type", ""),
+        content_encoding=values.get("content-encoding", ""),
+        request_id=values.get("x-request-id", ""),
+        session_pin=next((pin for pin in pins if pin), None),
+        ends_request=message.end_of_stream,
+    )
+
+
+def write(part: Part, mutation: Mutation, decision: Decision | None) -> bytes:
+    """The answer that carries out a mutation; with a decision, a fresh choice of route and metadata too.
+
+    Envoy chooses its route again only when the same answer changes a header (a decision always does),
+    and never for an upstream filter.
+    """
+    answer = pb.ProcessingResponse()
+    common = getattr(answer, _FIELDS[part]).response
+    changes = common.header_mutation
+    add = changes.set_headers.add
+    for name, value in mutation.set:
+        option = add(append_action=_OVERWRITE)
+        option.header.key = name
+        option.header.raw_value = value
+    if mutation.remove:
+        changes.remove_headers.extend(mutation.remove)
+    if mutation.body is not None:
+        common.body_mutation.body = mutation.body
+    if decision is not None:
+        common.clear_route_cache = True
+        _write_metadata(answer.dynamic_metadata, decision)
+    data: bytes = answer.SerializeToString()
+    return data
+
+
+def _write_metadata(struct: Any, decision: Decision) -> None:
+    fields = struct.fields[headers.METADATA_NAMESPACE].struct_value.fields
+    fields["reason"].string_value = decision.reason.value
+    fields["model"].string_value = decision.target.name
+    fields["cluster"].string_value = decision.target.cluster
+    if decision.policy is not None:
+        fields["policy"].string_value = decision.policy
+    if decision.arm is not None:
+        fields["arm"].string_value = decision.arm
+    if decision.bucket is not None:
+        fields["bucket"].number_value = decision.bucket
+    if decision.shadow is not None:
+        fields["shadow"].string_value = decision.shadow.target.name
+
+
+def _acknowledgement(part: Part) -> bytes:
+    answer = pb.ProcessingResponse()
+    getattr(answer, _FIELDS[part]).SetInParent()
+    data: bytes = answer.SerializeToString()
+    return data
+
+
+def _pass() -> bytes:
+    answer = pb.ProcessingResponse()
+    answer.request_headers.SetInParent()
+    mode = processing_mode_pb2.ProcessingMode
+    answer.mode_override.request_header_mode = mode.SEND
+    answer.mode_override.response_header_mode = mode.SKIP
+    answer.mode_override.request_body_mode = mode.NONE
+    answer.mode_override.response_body_mode = mode.NONE
+    answer.mode_override.request_trailer_mode = mode.SKIP
+    answer.mode_override.response_trailer_mode = mode.SKIP
+    data: bytes = answer.SerializeToString()
+    return data
+
+
+def _drop() -> bytes:
+    answer = pb.ProcessingResponse()
+    answer.immediate_response.status.code = 422
+    data: bytes = answer.SerializeToString()
+    return data
+
+
+ACKNOWLEDGE = {part: _acknowledgement(part) for part in Part}
+"""Prebuilt answers that change nothing."""
+
+PASS = _pass()
+"""The prebuilt answer to headers after which Envoy sends no body."""
+
+AWAIT_BODY = ACKNOWLEDGE[Part.REQUEST_HEADERS]
+"""The prebuilt answer to headers after which the body comes."""
+
+DROP = _drop()
+"""The prebuilt answer that ends a copy inside Envoy. Nobody waits for a copy's answer."""

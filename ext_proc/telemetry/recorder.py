@@ -1,0 +1,146 @@
+"""The one object that counts and logs what happens to requests."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ext_proc.core.exchange import Decide
+from ext_proc.core.types import Outcome, Snapshot
+from ext_proc.telemetry import log
+
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+INLINE = "(inline)"
+"""The policy label of all policies that requests bring along: their names are the clients' choice."""
+
+
+class Telemetry:
+    """Metrics in a registry of their own, and log lines. Each call is a few microseconds, none waits.
+
+    Labels are bounded: policies and models come from the configuration, the rest are enums.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        prefix = "arch_ext_proc"
+        self._decisions = Counter(
+            f"{prefix}_decisions",
+            "Requests decided, by policy, model, arm of the split, and reason.",
+            ("policy", "model", "arm", "reason"),
+            registry=registry,
+        )
+        self._shadows = Counter(
+            f"{prefix}_shadows",
+            "Requests copied to a shadow target.",
+            ("policy", "model"),
+            registry=registry,
+        )
+        self._dropped_copies = Counter(
+            f"{prefix}_shadow_copies_dropped",
+            "Copies that could not be rewritten for their target and were not sent.",
+            ("model",),
+            registry=registry,
+        )
+        self._decision_s = Histogram(
+            f"{prefix}_decision_seconds",
+            "Time from the request's last byte to the answer to Envoy, the router's included.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._router_s = Histogram(
+            f"{prefix}_router_seconds",
+            "Time that requests waited for the router.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._calls = Counter(
+            f"{prefix}_llm_calls", "LLM calls read, by API dialect.", ("dialect",), registry=registry
+        )
+        self._passed = Counter(
+            f"{prefix}_passed", "Requests that are no LLM call and went on unread.", registry=registry
+        )
+        self._streams = Gauge(
+            f"{prefix}_streams_in_flight", "Streams that Envoy has open here.", registry=registry
+        )
+        self._stream_errors = Counter(
+            f"{prefix}_stream_errors",
+            "Streams on which something happened that should not: a bug, or an unknown message.",
+            ("kind",),
+            registry=registry,
+        )
+        self._config = Gauge(
+            f"{prefix}_config_info",
+            "The revision of the configuration in force.",
+            ("revision",),
+            registry=registry,
+        )
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def stream_opened(self) -> None:
+        self._streams.inc()
+
+    def stream_closed(self) -> None:
+        self._streams.dec()
+
+    def passed(self) -> None:
+        """A request that is none of ours."""
+        self._passed.inc()
+
+    def configured(self, revision: str) -> None:
+        """A configuration came into force."""
+        self._config.clear()
+        self._config.labels(revision).set(1)
+
+    def unknown_message(self) -> None:
+        """Envoy sent a kind of message that this version does not know."""
+        self._stream_errors.labels("unknown_message").inc()
+        log.event(logging.WARNING, "unknown_message")
+
+    def copy_dropped(self, model: str) -> None:
+        """A copy was not sent. `model` is empty for one that the configuration does not know."""
+        self._dropped_copies.labels(model).inc()
+        log.event(logging.WARNING, "copy_dropped", model=model)
+
+    def bug(self, error: Exception, request_id: str) -> None:
+        """An exception nobody expected. Its text could quote a message, so only its place is logged."""
+        self._stream_errors.labels("bug").inc()
+        frames = traceback.extract_tb(error.__traceback__)
+        log.event(
+            logging.ERROR,
+            "bug",
+            error=type(error).__name__,
+            at=" < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames)),
+            request_id=request_id,
+        )
+
+    def decided(self, request: Decide, outcome: Outcome, snapshot: Snapshot) -> None:
+        """One request was answered."""
+        decision = outcome.decision
+        policy = decision.policy or ""
+        if policy and policy not in snapshot.routes:
+            policy = INLINE
+        model, reason = decision.target.name, decision.reason
+        self._decisions.labels(policy, model, decision.arm or "", reason.value).inc()
+        self._calls.labels(request.dialect.value).inc()
+        self._decision_s.observe(outcome.total_s)
+        if outcome.router_s is not None:
+            self._router_s.observe(outcome.router_s)
+        if decision.shadow is not None:
+            self._shadows.labels(policy, decision.shadow.target.name).inc()
+        log.event(
+            logging.WARNING if reason.is_fallback else logging.DEBUG,
+            "decided",
+            request_id=request.headers.request_id,
+            reason=reason.value,
+            policy=policy,
+            model=model,
+            arm=decision.arm,
+            dialect=request.dialect.value,
+            body_bytes=len(request.body),
+            total_ms=round(outcome.total_s * 1000, 2),
+        )
