@@ -1,0 +1,1 @@
+"""Measurements: what this server adds to Envoy, in one run, against Envoy alone."""

@@ -1,0 +1,118 @@
+"""Environment variables in the file: `$VAR`, `${VAR}`, `${VAR:-default}`; `$$` is a dollar sign.
+
+Addresses may mix text and variables. A secret is one variable or one literal, so that half a secret
+is never taken for a variable's name and shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ext_proc.config.document import Document, Path, Report
+
+_VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(:-([^}$]*))?\})", re.ASCII)
+_WRITE = "write $VAR, ${VAR} or ${VAR:-default}; a dollar sign is $$"
+
+_EXPANDED: tuple[tuple[str, ...], ...] = (
+    ("model_providers", "*", "base_url"),
+    ("llm_providers", "*", "base_url"),
+    ("listeners", "*", "port"),
+    ("server", "port"),
+    ("admin", "port"),
+    ("envoy", "listener", "port"),
+    ("envoy", "admin", "port"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A secret's text, and the variable it was read from, if any. `plain`: the variable has no default."""
+
+    text: str
+    variable: str | None = None
+    plain: bool = False
+
+
+def expand_addresses(document: Document, environ: Mapping[str, str], report: Report) -> frozenset[Path]:
+    """Replace the variables in URLs and ports, in place; gives the paths of those that cannot be."""
+    failed: set[Path] = set()
+    for pattern in _EXPANDED:
+        key = pattern[-1]
+        for holder, path in _places(document.data, pattern):
+            text = holder[key]
+            if not isinstance(text, str) or "$" not in text:
+                continue
+            result = _expand(text, environ, document, path, report)
+            if result is None:
+                failed.add(path)
+                del holder[key]
+            elif key == "port" and re.fullmatch(r"\d{1,5}", result, re.ASCII):
+                holder[key] = int(result)
+            else:
+                holder[key] = result
+    return frozenset(failed)
+
+
+def read_secret(
+    text: str, environ: Mapping[str, str], document: Document, path: Path, report: Report
+) -> Value | None:
+    """Resolve a secret. None, and a problem, when its variable is not set or it is no clear reference."""
+    match = _VARIABLE.fullmatch(text)
+    if match is not None and match[1] is None:
+        value = _expand(text, environ, document, path, report)
+        return None if value is None else Value(value, match[2] or match[3], plain=match[4] is None)
+    if "$" in text.replace("$$", ""):
+        report.add(
+            document.mark(path), f'"{path[-1]}" has a dollar sign that is not a variable alone', _WRITE
+        )
+        return None
+    return Value(text.replace("$$", "$"))
+
+
+def _expand(
+    text: str, environ: Mapping[str, str], document: Document, path: Path, report: Report
+) -> str | None:
+    if "$" in _VARIABLE.sub("", text):
+        report.add(document.mark(path), f'"{path[-1]}" has a dollar sign that begins no variable', _WRITE)
+        return None
+    unset = False
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal unset
+        if match[1]:
+            return "$"
+        name = match[2] or match[3]
+        if match[4] is not None:
+            return environ.get(name) or match[5]
+        if name not in environ:
+            unset = True
+            report.add(
+                document.mark(path),
+                f"the environment variable {name} is not set",
+                f"set it, or write ${{{name}:-default}}",
+            )
+        return environ.get(name, "")
+
+    result = _VARIABLE.sub(replace, text)
+    return None if unset else result
+
+
+def _places(data: Any, pattern: tuple[str, ...], path: Path = ()) -> Iterator[tuple[dict[str, Any], Path]]:
+    """The mappings that hold the last key of a pattern, `*` standing for any key or index."""
+    step, *rest = pattern
+    if not rest:
+        if isinstance(data, dict) and step in data:
+            yield data, (*path, step)
+        return
+    keys: list[Any] = []
+    if step == "*":
+        keys = (
+            list(range(len(data))) if isinstance(data, list) else list(data) if isinstance(data, dict) else []
+        )
+    elif isinstance(data, dict) and step in data:
+        keys = [step]
+    for key in keys:
+        yield from _places(data[key], tuple(rest), (*path, key))

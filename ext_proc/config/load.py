@@ -1,0 +1,52 @@
+"""A file to the configuration in force, or to everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ext_proc.config.document import Report, parse, read_text
+from ext_proc.config.draft import read_draft
+from ext_proc.config.snapshot import build
+from ext_proc.core.errors import ConfigError, Problem
+from ext_proc.core.settings import Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A usable configuration and what its file should better say, in file order."""
+
+    configuration: Configuration
+    warnings: tuple[Problem, ...]
+
+
+def load(path: Path, environ: Mapping[str, str], random_salt: Callable[[], bytes]) -> Loaded:
+    """Read, check and resolve a file.
+
+    `random_salt` is asked only when the file has no salt. It should give one process the same salt at
+    every reload: a new one moves sessions.
+
+    Errors: ConfigError, with all problems and warnings in file order.
+    """
+    return load_text(read_text(path), str(path), environ, random_salt)
+
+
+def load_text(text: str, file: str, environ: Mapping[str, str], random_salt: Callable[[], bytes]) -> Loaded:
+    """As `load`, of a text that is at hand. `file` is the name that problems show."""
+    document = parse(text, file)
+    report = Report(file)
+    draft = read_draft(document, environ, report)
+    configuration = build(draft, environ, random_salt, report)
+    problems = report.sorted()
+    if report.has_errors or configuration is None:
+        raise ConfigError(problems)
+    return Loaded(configuration, problems)
+
+
+def check(path: Path, environ: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Every problem and warning of a file, in file order; empty when there is nothing to say."""
+    try:
+        return load(path, environ, lambda: b"\0").warnings
+    except ConfigError as error:
+        return error.problems

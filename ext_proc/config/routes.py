@@ -1,0 +1,175 @@
+"""The file's policies, in all published shapes, resolved to routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ext_proc.config.catalog import Catalog, entries_of
+from ext_proc.config.document import Mark, Path, Report, shown
+from ext_proc.config.draft import Draft
+from ext_proc.config.schema import InlinePreference, Preference, WeightedTarget
+from ext_proc.config.weights import normalise
+from ext_proc.core.types import WHOLE_PER_10K, Arm, Policy, Route, Shadow, Target
+
+RESERVED = "other"
+"""The routers' word for "none of them". Source: Arch-Router's prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """One policy of the file: inline ones are served by the provider that they stand under."""
+
+    path: Path
+    preference: InlinePreference
+    served_by: str | None = None
+
+
+def build_routes(draft: Draft, catalog: Catalog, report: Report) -> dict[str, Route]:
+    """Resolve every policy to its route, in the order of the file, reporting what is wrong."""
+    document = draft.document
+    routes: dict[str, Route] = {}
+    lines: dict[str, int] = {}
+    for written in sorted(_policies(draft), key=lambda written: document.mark(written.path)):
+        preference, path = written.preference, written.path
+        name, mark = preference.name, document.mark((*path, "name"))
+        if name.casefold() == RESERVED:
+            report.add(mark, f'"{shown(name)}" is the routers\' word for no policy', "give it another name")
+        if preference.domain == name:
+            text = f'policy "{shown(name)}" is its own domain'
+            report.add(
+                document.mark((*path, "domain")), text, "remove domain: a policy without one covers a domain"
+            )
+        if name in lines:
+            hint = f"merge them, or rename one: the first is in line {lines[name]}"
+            report.add(mark, f'two policies are called "{shown(name)}"', hint)
+        route = _route(draft, catalog, written, report)
+        if name not in lines and route is not None:
+            routes[name] = route
+        lines.setdefault(name, mark.line)
+    return routes
+
+
+def _policies(draft: Draft) -> Iterator[_Written]:
+    for path, entry in entries_of(draft):
+        for index, inline in enumerate(entry.routing_preferences or []):
+            if inline is not None:
+                yield _Written((*path, "routing_preferences", index), inline, entry.name or entry.model)
+    for index, preference in enumerate(draft.config.routing_preferences or []):
+        if preference is not None:
+            yield _Written(("routing_preferences", index), preference)
+
+
+def _route(draft: Draft, catalog: Catalog, written: _Written, report: Report) -> Route | None:
+    preference, path = written.preference, written.path
+    policy = Policy(preference.name, preference.description, preference.domain)
+    if not isinstance(preference, Preference):
+        target = catalog.targets.get(written.served_by or "")
+        return None if target is None else Route(policy, (Arm("baseline", target, WHOLE_PER_10K),))
+    arms, fallbacks = _destinations(draft, catalog, preference, path, report)
+    shadows = _shadows(draft, catalog, preference, path, report)
+    chosen_by = preference.selection_policy
+    if chosen_by is not None and chosen_by.prefer != "none":
+        mark = draft.document.mark((*path, "selection_policy", "prefer"))
+        text = f'"prefer: {chosen_by.prefer}" has no effect: models are used in the order written'
+        report.add(mark, text, 'write "prefer: none", or remove selection_policy', is_warning=True)
+    return Route(policy, arms, shadows, fallbacks) if arms else None
+
+
+def _destinations(
+    draft: Draft, catalog: Catalog, preference: Preference, path: Path, report: Report
+) -> tuple[tuple[Arm, ...], tuple[Target, ...]]:
+    document = draft.document
+    if preference.models is not None and preference.targets is not None:
+        mark = document.mark((*path, "targets"), of_key=True)
+        report.add(mark, '"models" and "targets" exclude each other', "keep targets to split, models to rank")
+    if preference.targets is not None:
+        return _split(draft, catalog, preference.targets, (*path, "targets"), report), ()
+    if preference.models is None:
+        if not draft.is_lost((*path, "models")) and not draft.is_lost((*path, "targets")):
+            report.add(
+                document.mark(path),
+                "this policy names no model",
+                'write "models: [provider]", or "targets" with weights',
+            )
+        return (), ()
+    ranked = [
+        catalog.find(model, (*path, "models", index), draft, report)
+        for index, model in enumerate(preference.models)
+        if model is not None
+    ]
+    places = [
+        document.mark((*path, "models", i)) for i, model in enumerate(preference.models) if model is not None
+    ]
+    _check_repeats(zip(ranked, places, strict=True), report)
+    targets = [target for target in ranked if target is not None]
+    arms = tuple(Arm("baseline", target, WHOLE_PER_10K) for target in targets[:1])
+    return arms, tuple(targets[1:])
+
+
+def _split(
+    draft: Draft, catalog: Catalog, written: list[WeightedTarget | None], path: Path, report: Report
+) -> tuple[Arm, ...]:
+    document = draft.document
+    entries = [(index, entry) for index, entry in enumerate(written) if entry is not None]
+    found = [catalog.find(entry.model, (*path, index, "model"), draft, report) for index, entry in entries]
+    marks = [document.mark((*path, index, "model")) for index, _ in entries]
+    _check_repeats(zip(found, marks, strict=True), report)
+    if any(
+        draft.is_lost((*path, index)) or draft.is_lost((*path, index, "weight"))
+        for index in range(len(written))
+    ):
+        return ()
+    weights = [entry.weight for _, entry in entries]
+    if not any(weights):
+        report.add(document.mark(path), "every weight is zero", "give at least one target a positive weight")
+        return ()
+    shares = normalise(weights)
+    for (index, entry), share in zip(entries, shares, strict=True):
+        if entry.weight > 0 and share == 0:
+            report.add(
+                document.mark((*path, index, "weight")),
+                f'the weight of "{shown(entry.model)}" is less than 0.01 % of all',
+                "raise it, or write 0",
+            )
+    arms = zip(_arm_names(), found, shares, strict=False)
+    return tuple(Arm(name, target, share) for name, target, share in arms if target is not None)
+
+
+def _arm_names() -> Iterator[str]:
+    yield "baseline"
+    yield "canary"
+    number = 2
+    while True:
+        yield f"canary-{number}"
+        number += 1
+
+
+def _shadows(
+    draft: Draft, catalog: Catalog, preference: Preference, path: Path, report: Report
+) -> tuple[Shadow, ...]:
+    entries = [(index, entry) for index, entry in enumerate(preference.shadow or []) if entry is not None]
+    marks = [draft.document.mark((*path, "shadow", index, "model")) for index, _ in entries]
+    found = [
+        catalog.find(entry.model, (*path, "shadow", index, "model"), draft, report)
+        for index, entry in entries
+    ]
+    _check_repeats(zip(found, marks, strict=True), report)
+    if sum(entry.percent for _, entry in entries) > WHOLE_PER_10K:
+        mark = draft.document.mark((*path, "shadow"))
+        report.add(
+            mark,
+            "the shadows add up to more than 100 percent",
+            "a request has one shadow at most: lower them",
+        )
+    pairs = zip(found, entries, strict=True)
+    return tuple(Shadow(target, entry.percent) for target, (_, entry) in pairs if target is not None)
+
+
+def _check_repeats(found: Iterable[tuple[Target | None, Mark]], report: Report) -> None:
+    seen: set[str] = set()
+    for target, mark in found:
+        if target is not None and target.name in seen:
+            report.add(mark, f'"{shown(target.name)}" is named twice here', "keep one of them")
+        elif target is not None:
+            seen.add(target.name)

@@ -1,0 +1,220 @@
+"""The shape of `arch_config.yaml`, published archgw and Plano files included.
+
+Every key is checked by itself here; what holds between keys is checked where they are resolved. The
+entries of a list are optional so that one bad entry can be set aside while the rest is still checked.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from ext_proc.config.base_url import BaseUrl, parse_base_url
+from ext_proc.config.values import (
+    Cluster,
+    CredentialHeader,
+    Description,
+    Host,
+    Ip,
+    Model,
+    Name,
+    Percent,
+    Port,
+    Text,
+    Threshold,
+    Weight,
+    duration,
+    size,
+    whole,
+    wrong,
+)
+
+MAX_PROVIDERS = 1_000
+MAX_POLICIES = 500
+MAX_ALIASES = 1_000
+MAX_RANKED = 32
+MAX_SHADOWS = 8
+
+ENVOY_PORT = 10_000
+ARCHGW_PORT = 12_000
+"""What archgw and Plano listen on where their file names no port."""
+
+REQUEST_TIMEOUT_S = 600.0
+"""How long Envoy waits for an answer's last byte: the default of the OpenAI and Anthropic clients."""
+
+
+class Section(BaseModel):
+    """A mapping of the file. Errors never show the input: it may be a secret."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+class InlinePreference(Section):
+    """A policy written under the provider that serves it (archgw, 2025)."""
+
+    name: Name
+    description: Description
+    domain: Name | None = None
+
+
+Interface = Literal[
+    "anthropic",
+    "arch",
+    "chatgpt",
+    "claude",
+    "deepseek",
+    "digitalocean",
+    "edenai",
+    "gemini",
+    "groq",
+    "mistral",
+    "moonshotai",
+    "openai",
+    "openrouter",
+    "plano",
+    "vercel",
+    "xai",
+    "xiaomi",
+]
+"""Whose conventions an unknown prefix follows. Source: the published archgw and Plano schemas."""
+
+
+class ModelProvider(Section):
+    model: Model
+    name: Name | None = None
+    default: bool = False
+    cluster: Cluster | None = None
+    base_url: Annotated[BaseUrl, BeforeValidator(parse_base_url)] | None = None
+    access_key: Text | None = Field(default=None, repr=False)
+    credential_header: CredentialHeader | None = None
+    passthrough_auth: bool = False
+    provider_interface: Interface | None = None
+    routing_preferences: list[InlinePreference | None] | None = Field(default=None, max_length=MAX_POLICIES)
+
+
+class Alias(Section):
+    target: Name
+
+
+class WeightedTarget(Section):
+    model: Name
+    weight: Weight
+
+
+class ShadowTarget(Section):
+    model: Name
+    percent: Percent
+
+
+class SelectionPolicy(Section):
+    prefer: Literal["none", "cheapest", "fastest"] = "none"
+
+
+class Preference(InlinePreference):
+    """A policy with its targets: ranked `models`, or `targets` with weights."""
+
+    models: list[Name | None] | None = Field(default=None, min_length=1, max_length=MAX_RANKED)
+    targets: list[WeightedTarget | None] | None = Field(default=None, min_length=1, max_length=MAX_RANKED)
+    shadow: list[ShadowTarget | None] | None = Field(default=None, max_length=MAX_SHADOWS)
+    selection_policy: SelectionPolicy | None = None
+
+
+class RouterSection(Section):
+    type: Literal["embedded"] = "embedded"
+    threshold: Threshold | None = None
+    max_waiting: Annotated[int, BeforeValidator(whole(1, 10_000))] = 64
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_type(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+
+class Routing(Section):
+    router: RouterSection = RouterSection()
+    deadline: Annotated[float, BeforeValidator(duration("1ms", "1m"))] = 0.2
+    on_failure: Name = "default"
+
+
+class Affinity(Section):
+    salt: Text | None = Field(default=None, repr=False)
+
+
+class Server(Section):
+    address: Host = "127.0.0.1"
+    port: Port = 50_051
+    drain: Annotated[float, BeforeValidator(duration("0s", "10m"))] = 10.0
+
+
+class Admin(Section):
+    address: Host = "127.0.0.1"
+    port: Port = 9_902
+
+
+class EnvoyListener(Section):
+    address: Ip = "127.0.0.1"
+    port: Port = ENVOY_PORT
+
+
+class EnvoyAdmin(Section):
+    address: Ip = "127.0.0.1"
+    port: Port = 9_901
+
+
+class Envoy(Section):
+    listener: EnvoyListener | None = None
+    admin: EnvoyAdmin | None = EnvoyAdmin()
+    ext_proc_cluster: Cluster = "arch_ext_proc"
+    message_timeout: Annotated[float, BeforeValidator(duration("5ms", "5m"))] = 0.5
+    request_timeout: Annotated[float, BeforeValidator(duration("1s", "24h"))] | None = None
+    body_limit: Annotated[int, BeforeValidator(size("64KiB", "1GiB"))] = 32 << 20
+
+
+def _listener_type(value: object) -> object:
+    if value in ("agent", "prompt"):
+        raise wrong("is not served here", "remove this listener: only calls to models are")
+    return value
+
+
+class ArchListener(Section):
+    """A listener as archgw (a mapping by name) and Plano (a list) write it."""
+
+    type: Annotated[Literal["model"], BeforeValidator(_listener_type)] = "model"
+    name: Name | None = None
+    address: Ip = "0.0.0.0"
+    port: Port = ARCHGW_PORT
+    message_format: Literal["openai"] = "openai"
+    timeout: Annotated[float, BeforeValidator(duration("1s", "24h"))] | None = None
+
+
+class ArchListeners(Section):
+    egress_traffic: ArchListener | None = None
+
+
+def _listeners_kind(value: object) -> str:
+    return "list" if isinstance(value, list) else "map"
+
+
+Listeners = Annotated[
+    Annotated[ArchListeners, Tag("map")] | Annotated[list[ArchListener | None], Tag("list")],
+    Discriminator(_listeners_kind),
+]
+
+Providers = Annotated[list[ModelProvider | None], Field(min_length=1, max_length=MAX_PROVIDERS)]
+Version = Literal["v0.1", "v0.1.0", "0.1-beta", "0.2.0", "v0.2.0", "v0.3.0", "v0.4.0"]
+"""Source: the published archgw and Plano schemas."""
+
+
+class ArchConfig(Section):
+    version: Version | None = None
+    listeners: Listeners | None = None
+    model_providers: Providers | None = None
+    llm_providers: Providers | None = None
+    model_aliases: dict[Name, Alias] | None = Field(default=None, max_length=MAX_ALIASES)
+    routing_preferences: list[Preference | None] | None = Field(default=None, max_length=MAX_POLICIES)
+    routing: Routing = Routing()
+    affinity: Affinity = Affinity()
+    server: Server = Server()
+    admin: Admin = Admin()
+    envoy: Envoy = Envoy()

@@ -1,0 +1,214 @@
+"""A draft to the configuration in force, with everything checked that holds between its parts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from ext_proc.config.catalog import DEFAULT, Catalog, build_catalog
+from ext_proc.config.document import Path, Report, shown
+from ext_proc.config.draft import Draft
+from ext_proc.config.environment import read_secret
+from ext_proc.config.routes import build_routes
+from ext_proc.config.schema import REQUEST_TIMEOUT_S, ArchListener, ArchListeners, EnvoyListener
+from ext_proc.core.settings import Address, Configuration, EnvoySettings, RouterSettings, ServerSettings
+from ext_proc.core.types import Snapshot, Target
+
+DEADLINE_MARGIN_S = 0.02
+"""What is left of Envoy's message timeout when the router is late, to answer with the default target."""
+
+MIN_SALT_CHARS = 16
+
+_SALT: Path = ("affinity", "salt")
+
+
+def build(
+    draft: Draft, environ: Mapping[str, str], random_salt: Callable[[], bytes], report: Report
+) -> Configuration | None:
+    """Resolve a draft, reporting every problem and warning. None when too little is left to build."""
+    catalog = build_catalog(draft, environ, report)
+    routes = build_routes(draft, catalog, report)
+    aliases = _aliases(draft, catalog, report)
+    on_failure = _on_failure(draft, catalog, report)
+    router = _router(draft, report)
+    salt = _salt(draft, environ, report)
+    envoy = _envoy(draft, catalog, report)
+    server, admin = draft.config.server, draft.config.admin
+    if server.port == admin.port != 0 and server.address == admin.address:
+        mark = draft.document.mark(
+            ("admin", "port") if draft.was_written(("admin", "port")) else ("server", "port")
+        )
+        report.add(mark, f'"server" and "admin" both listen on port {server.port}', "give one another port")
+    if catalog.default is None or on_failure is None:
+        return None
+    snapshot = Snapshot(
+        revision="",
+        policies=tuple(route.policy for route in routes.values()),
+        routes=routes,
+        targets=catalog.targets,
+        models=catalog.models,
+        aliases=aliases,
+        default=catalog.default,
+        on_failure=on_failure,
+        salt=random_salt() if salt is None else salt,
+    )
+    snapshot = replace(snapshot, revision=_digest(snapshot, router, salt))
+    return Configuration(
+        snapshot=snapshot,
+        router=router,
+        server=ServerSettings(Address(server.address, server.port), server.drain),
+        admin=Address(admin.address, admin.port),
+        envoy=envoy,
+        upstreams=tuple(catalog.upstreams.values()),
+    )
+
+
+def _aliases(draft: Draft, catalog: Catalog, report: Report) -> dict[str, Target]:
+    aliases: dict[str, Target] = {}
+    for name, alias in (draft.config.model_aliases or {}).items():
+        path: Path = ("model_aliases", name)
+        if name in catalog.targets:
+            mark = draft.document.mark(path, of_key=True)
+            report.add(mark, f'the alias "{shown(name)}" is also the name of a provider', "rename the alias")
+        target = catalog.find(alias.target, (*path, "target"), draft, report)
+        if target is not None:
+            aliases[name] = target
+    return aliases
+
+
+def _on_failure(draft: Draft, catalog: Catalog, report: Report) -> Target | None:
+    name = draft.config.routing.on_failure
+    if name == DEFAULT:
+        return catalog.default
+    return catalog.find(name, ("routing", "on_failure"), draft, report)
+
+
+def _router(draft: Draft, report: Report) -> RouterSettings:
+    routing, timeout = draft.config.routing, draft.config.envoy.message_timeout
+    deadline_path, timeout_path = ("routing", "deadline"), ("envoy", "message_timeout")
+    latest = timeout - DEADLINE_MARGIN_S
+    # Rounded, because 0.48 + 0.02 is more than 0.5 in binary.
+    is_late = round(routing.deadline - latest, 6) > 0
+    if is_late and not draft.is_lost(deadline_path) and not draft.is_lost(timeout_path):
+        report.add(
+            draft.document.mark(deadline_path if draft.was_written(deadline_path) else timeout_path),
+            f"the router's deadline of {_ms(routing.deadline)} does not fit in Envoy's message timeout"
+            f" of {_ms(timeout)}",
+            (f"write a deadline of at most {_ms(latest)}, or " if latest >= 0.001 else "write ")
+            + f"an envoy.message_timeout of at least {_ms(routing.deadline + DEADLINE_MARGIN_S)}",
+        )
+    settings = routing.router
+    return RouterSettings(settings.type, routing.deadline, settings.threshold, settings.max_waiting)
+
+
+def _ms(seconds: float) -> str:
+    return f"{round(seconds * 1000, 3):g}ms"
+
+
+def _salt(draft: Draft, environ: Mapping[str, str], report: Report) -> bytes | None:
+    """The salt of the file; None when it has none."""
+    document, written = draft.document, draft.config.affinity.salt
+    if written is None:
+        if not draft.is_lost(_SALT):
+            text = "without affinity.salt, sessions change arms at a restart and differ between replicas"
+            mark = document.mark(("affinity",), of_key=True)
+            report.add(mark, text, 'write "affinity: {salt: $ARCH_SALT}"', is_warning=True)
+        return None
+    value = read_secret(written, environ, document, _SALT, report)
+    if value is None:
+        return None
+    if not value.text:
+        report.add(document.mark(_SALT), '"salt" is empty', "set a long random text, or remove the key")
+        return None
+    if len(value.text) < MIN_SALT_CHARS:
+        text = (
+            f'"salt" has fewer than {MIN_SALT_CHARS} characters: a client could guess it and choose its arm'
+        )
+        report.add(
+            document.mark(_SALT), text, "write e.g. the output of: openssl rand -hex 32", is_warning=True
+        )
+    return value.text.encode("utf-8", "surrogatepass")
+
+
+def _envoy(draft: Draft, catalog: Catalog, report: Report) -> EnvoySettings:
+    envoy = draft.config.envoy
+    found = _arch_listener(draft, report)
+    listener: EnvoyListener | ArchListener = envoy.listener or EnvoyListener()
+    timeout = envoy.request_timeout
+    if found is not None:
+        path, arch = found
+        if draft.was_written(("envoy", "listener")):
+            mark = draft.document.mark(path)
+            report.add(mark, '"listeners" and "envoy.listener" say the same', "keep envoy.listener")
+        if arch.timeout is not None and timeout is not None:
+            mark = draft.document.mark((*path, "timeout"))
+            report.add(
+                mark, '"timeout" and "envoy.request_timeout" say the same', "keep envoy.request_timeout"
+            )
+        listener, timeout = arch, timeout or arch.timeout
+    admin = envoy.admin
+    if admin is not None and listener.port == admin.port != 0 and listener.address == admin.address:
+        path = ("envoy", "admin", "port")
+        mark = draft.document.mark(path if draft.was_written(path) else ("envoy", "listener", "port"))
+        report.add(mark, f"Envoy's listener and admin both use port {admin.port}", "give one another port")
+    return EnvoySettings(
+        listener=Address(listener.address, listener.port),
+        admin=Address(admin.address, admin.port) if admin is not None else None,
+        ext_proc_cluster=envoy.ext_proc_cluster,
+        message_timeout_s=envoy.message_timeout,
+        request_timeout_s=timeout or REQUEST_TIMEOUT_S,
+        body_limit_bytes=envoy.body_limit,
+        failure_credential_env=catalog.failure_variable,
+    )
+
+
+def _arch_listener(draft: Draft, report: Report) -> tuple[Path, ArchListener] | None:
+    """The listener that an archgw or Plano file has for calls to models."""
+    listeners = draft.config.listeners
+    if isinstance(listeners, ArchListeners):
+        found = listeners.egress_traffic
+        return None if found is None else (("listeners", "egress_traffic"), found)
+    models: list[tuple[Path, ArchListener]] = [
+        (("listeners", index), entry)
+        for index, entry in enumerate(listeners or [])
+        if entry is not None and not draft.is_lost(("listeners", index, "type"))
+    ]
+    for path, _ in models[1:]:
+        report.add(draft.document.mark(path), "a second listener for calls to models", "keep one of them")
+    return models[0] if models else None
+
+
+def _digest(snapshot: Snapshot, router: RouterSettings, salt: bytes | None) -> str:
+    """A short digest of everything that can change a decision.
+
+    Keys are left out, since the digest is shown. A written salt counts, a random one does not, so that
+    one file has one revision.
+    """
+    policies = [
+        (
+            (route.policy.name, route.policy.description, route.policy.domain),
+            [(arm.name, arm.target.name, arm.weight_per_10k) for arm in route.arms],
+            [(shadow.target.name, shadow.percent_per_10k) for shadow in route.shadows],
+            [target.name for target in route.fallbacks],
+        )
+        for route in snapshot.routes.values()
+    ]
+    everything = [
+        [_described(target) for target in snapshot.targets.values()],
+        policies,
+        sorted((name, target.name) for name, target in snapshot.models.items()),
+        sorted((name, target.name) for name, target in snapshot.aliases.items()),
+        snapshot.default.name,
+        snapshot.on_failure.name,
+        (router.type, router.threshold, router.deadline_s, router.max_waiting),
+        hashlib.sha256(salt).hexdigest() if salt is not None else None,
+    ]
+    return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:12]
+
+
+def _described(target: Target) -> tuple[object, ...]:
+    header = target.credential.header if target.credential is not None else None
+    place = (target.cluster, target.authority, target.path_prefix)
+    return (target.name, target.model, *place, header, target.passthrough_auth)

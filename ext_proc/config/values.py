@@ -1,0 +1,237 @@
+"""The scalar kinds of the file: names, durations, sizes, addresses, shares, header names."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
+from ext_proc.config.weights import exact
+from ext_proc.core.headers import DECISION
+
+MAX_NAME = 128
+MAX_DESCRIPTION = 4_000
+
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE = re.compile(r"(\d{1,9})(B|KiB|MiB|GiB)")
+_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?\.?")
+_HEADER = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")
+
+_NO_CREDENTIAL = {*DECISION, "host", "connection", "te", "transfer-encoding", "upgrade", "cookie"}
+
+
+def wrong(text: str, hint: str) -> PydanticCustomError:
+    """The error that a validator raises: `text` follows the key's name in the problem."""
+    return PydanticCustomError("arch", "{text}", {"text": text, "hint": hint})
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise wrong(
+            f"must be text, not {kind_of(value)}", "write text" if value is None else "put it in quotes"
+        )
+    return value
+
+
+def kind_of(value: object) -> str:
+    """How a message calls a value's type, the value itself left out: it may be a secret."""
+    kinds: tuple[tuple[type, str], ...] = (
+        (bool, "true or false"),
+        (int, "a number"),
+        (float, "a number"),
+        (str, "text"),
+        (list, "a list"),
+        (dict, "a mapping"),
+    )
+    return next((name for kind, name in kinds if isinstance(value, kind)), "nothing")
+
+
+def name(value: object) -> str:
+    """A name that travels in an HTTP header, so printable ASCII only.
+
+    Envoy would pass other bytes on, but clients read header values as Latin-1, ASCII or UTF-8.
+    """
+    text = _text(value)
+    if not text or text != text.strip() or len(text) > MAX_NAME:
+        raise wrong(
+            f"must have 1 to {MAX_NAME} characters and no space at its ends",
+            "shorten it" if len(text) > MAX_NAME else "write a name",
+        )
+    if not (text.isascii() and text.isprintable()):
+        raise wrong(
+            "travels in an HTTP header, so it must be plain ASCII on one line",
+            "write it in ASCII; a description may use any script",
+        )
+    return text
+
+
+def cluster(value: object) -> str:
+    text = name(value)
+    if " " in text:
+        raise wrong("must have no spaces", "write the name that Envoy's own configuration has")
+    return text
+
+
+def model(value: object) -> str:
+    text = name(value)
+    if " " in text:
+        raise wrong("must have no spaces", "write it as the provider's documentation spells it")
+    prefix, slash, model_id = text.partition("/")
+    if not (prefix and slash and model_id):
+        raise wrong("has no provider prefix", f'write "provider/{prefix or model_id or "model"}"')
+    if "*" in text:
+        raise wrong("is a wildcard", "write one entry for each model")
+    return text
+
+
+def description(value: object) -> str:
+    text = _text(value).strip()
+    if not text.isascii() and any(0xD800 <= ord(char) <= 0xDFFF for char in text):
+        raise wrong("holds half a character (a surrogate)", "write the character itself")
+    if not text or len(text) > MAX_DESCRIPTION:
+        raise wrong(
+            f"must have 1 to {MAX_DESCRIPTION} characters",
+            "say in a sentence what the user wants"
+            if not text
+            else "shorten it to what tells it from the others",
+        )
+    return text
+
+
+def duration(least: str, most: str) -> Callable[[object], float]:
+    """A validator of `150ms`, `2s`, `1m`, `1h`; gives seconds."""
+
+    def parse(value: object) -> float:
+        seconds = _seconds(value) if isinstance(value, str) else None
+        if seconds is None:
+            raise wrong("is not a duration", f"write a number and its unit (ms, s, m or h), e.g. {least}")
+        if not (_seconds(least) or 0) <= seconds <= (_seconds(most) or math.inf):
+            raise wrong(f"must be from {least} to {most}", f"write e.g. {least}")
+        return seconds
+
+    return parse
+
+
+def _seconds(text: str) -> float | None:
+    match = _DURATION.fullmatch(text)
+    return None if match is None else round(float(match[1]) * _SECONDS[match[2]], 6)
+
+
+def size(least: str, most: str) -> Callable[[object], int]:
+    """A validator of `512KiB`, `32MiB`; gives bytes."""
+
+    def parse(value: object) -> int:
+        count = _count(value) if isinstance(value, str) else None
+        if count is None:
+            raise wrong("is not a size", "write a whole number and its unit (B, KiB, MiB or GiB), e.g. 32MiB")
+        if not (_count(least) or 0) <= count <= (_count(most) or 0):
+            raise wrong(f"must be from {least} to {most}", "write e.g. 32MiB")
+        return count
+
+    return parse
+
+
+def _count(text: str) -> int | None:
+    match = _SIZE.fullmatch(text)
+    return None if match is None else int(match[1]) * _BYTES[match[2]]
+
+
+def _number(value: object) -> float:
+    """A finite number. A whole one stays an int, so that no digit of it is lost."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong(f"must be a number, not {kind_of(value)}", "write e.g. 10 or 2.5")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise wrong("must be a finite number", "write e.g. 10 or 2.5")
+    return value
+
+
+def weight(value: object) -> float:
+    number = _number(value)
+    if not 0 <= number <= 1_000_000_000:
+        raise wrong("must be from 0 to 1000000000", "write percent, e.g. 10 or 2.5")
+    return float(number)
+
+
+def percent(value: object) -> int:
+    """A percentage with at most two decimals, as one of 10,000."""
+    number = _number(value)
+    if not 0 <= number <= 100:
+        raise wrong("must be from 0 to 100", "write percent, e.g. 20 or 0.5")
+    per_10k = exact(number) * 100
+    if per_10k.denominator != 1:
+        raise wrong("has more than two decimals", "0.01 is the smallest share")
+    return int(per_10k)
+
+
+def threshold(value: object) -> float:
+    number = _number(value)
+    if not 0 <= number <= 1:
+        raise wrong("must be from 0 to 1", "write a probability, e.g. 0.3")
+    return float(number)
+
+
+def whole(least: int, most: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise wrong(
+                f"must be a whole number, not {kind_of(value)}", f"write a number from {least} to {most}"
+            )
+        if not least <= value <= most:
+            raise wrong(f"must be from {least} to {most}", "write a number in that range")
+        return value
+
+    return parse
+
+
+def host(value: object) -> str:
+    """A host name or an IP address."""
+    text = _text(value)
+    if not (_HOST.fullmatch(text) or is_ip(text)):
+        raise wrong("is not a host name or an IP address", "write e.g. 127.0.0.1; the port has its own key")
+    return text
+
+
+def ip(value: object) -> str:
+    """An IP address: Envoy resolves no names for what it listens on."""
+    text = _text(value)
+    if not is_ip(text):
+        raise wrong("is not an IP address", "write e.g. 127.0.0.1, or 0.0.0.0 for every interface")
+    return text
+
+
+def is_ip(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return getattr(address, "scope_id", None) is None
+
+
+def credential_header(value: object) -> str:
+    text = _text(value).lower()
+    if not _HEADER.fullmatch(text) or text in _NO_CREDENTIAL or text.startswith("content-"):
+        raise wrong(
+            "is not a header that can carry a credential", "write e.g. authorization, x-api-key or api-key"
+        )
+    return text
+
+
+Name = Annotated[str, BeforeValidator(name)]
+Model = Annotated[str, BeforeValidator(model)]
+Cluster = Annotated[str, BeforeValidator(cluster)]
+Description = Annotated[str, BeforeValidator(description)]
+Weight = Annotated[float, BeforeValidator(weight)]
+Percent = Annotated[int, BeforeValidator(percent)]
+Threshold = Annotated[float, BeforeValidator(threshold)]
+Port = Annotated[int, BeforeValidator(whole(0, 65_535))]
+Host = Annotated[str, BeforeValidator(host)]
+Ip = Annotated[str, BeforeValidator(ip)]
+CredentialHeader = Annotated[str, BeforeValidator(credential_header)]
+Text = Annotated[str, BeforeValidator(_text)]

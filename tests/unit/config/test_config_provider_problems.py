@@ -1,0 +1,164 @@
+"""What `check` says of providers and their base URLs, to the letter."""
+
+from __future__ import annotations
+
+import pytest
+
+from ext_proc.config.load import load_text
+from ext_proc.core.errors import ConfigError, Problem
+
+
+def problems_of(text: str, environ: dict[str, str] | None = None) -> list[str]:
+    try:
+        problems: tuple[Problem, ...] = load_text(text, "f", environ or {}, lambda: b"").warnings
+    except ConfigError as error:
+        problems = error.problems
+    return [str(problem).removeprefix("f:") for problem in problems]
+
+
+SALT = "affinity: {salt: 0123456789abcdef}\n"
+
+PROVIDERS = [
+    ("", '1:1: there is no "model_providers" — list at least one model, with default: true'),
+    ("model_providers: []\n", '2:18: "model_providers" is empty — write at least one entry'),
+    (
+        "model_providers: [{model: openai/a}]\n",
+        '2:1: no provider is the default — write "default: true" at one of them',
+    ),
+    (
+        "model_providers:\n  - {model: openai/a, default: true}\n  - {model: openai/b, default: true}\n",
+        "4:23: a second default provider — keep one: the first is in line 3",
+    ),
+    (
+        "model_providers: [{model: openai/a, default: true}]\nllm_providers: [{model: openai/b}]\n",
+        '3:1: "model_providers" and "llm_providers" are the same list — move these entries there',
+    ),
+    (
+        "model_providers:\n  - {model: openai/a, default: true}\n  - {model: openai/a}\n",
+        '4:13: two providers are called "openai/a" — give one of them another "name": the first is in line 3',
+    ),
+    (
+        "model_providers: [{model: openai/a, name: default, default: true}]\n",
+        '2:43: "default" is reserved for "on_failure" — give the provider another name',
+    ),
+    (
+        "model_providers: [{name: a, default: true}]\n",
+        '2:19: this provider has no "model" — write e.g. "model: openai/gpt-4o-mini"',
+    ),
+    (
+        "model_providers: [{model: gpt-4o, default: true}]\n",
+        '2:27: "model" has no provider prefix — write "provider/gpt-4o"',
+    ),
+    (
+        "model_providers: [{model: openai/*, default: true}]\n",
+        '2:27: "model" is a wildcard — write one entry for each model',
+    ),
+    (
+        "model_providers: [{model: opnai/a, default: true}]\n",
+        '2:27: nothing says where "opnai/a" is served'
+        ' — write its "base_url", or the Envoy "cluster" that serves it; did you mean "openai"?',
+    ),
+    (
+        "model_providers:\n"
+        "  - {model: v/a, default: true, cluster: c, base_url: 'http://a:1'}\n"
+        "  - {model: v/b, cluster: c, base_url: 'http://a:2'}\n",
+        '4:40: cluster "c" has other hosts here than in line 3'
+        " — give each host, port and scheme its own cluster",
+    ),
+    (
+        "model_providers: [{model: openai/a, default: true, access_key: $KEY}]\n",
+        "2:64: the environment variable KEY is not set — set it, or write ${KEY:-default}",
+    ),
+    (
+        "model_providers: [{model: openai/a, default: true, access_key: $EMPTY}]\n",
+        "2:64: warning: the environment variable EMPTY is empty, so no key is sent"
+        " — set it, or remove access_key",
+    ),
+    (
+        "model_providers: [{model: openai/a, default: true, access_key: Bearer $KEY}]\n",
+        '2:64: "access_key" has a dollar sign that is not a variable alone'
+        " — write $VAR, ${VAR} or ${VAR:-default}; a dollar sign is $$",
+    ),
+    (
+        'model_providers: [{model: openai/a, default: true, access_key: "a\\nb"}]\n',
+        '2:64: "access_key" has characters that no header can carry — check the key',
+    ),
+    (
+        "model_providers: [{model: openai/a, default: true, access_key: a, passthrough_auth: true}]\n",
+        '2:67: "passthrough_auth" and "access_key" exclude each other — remove one of them',
+    ),
+    (
+        "model_providers: [{model: openai/a, default: true, credential_header: api-key}]\n",
+        '2:52: "credential_header" has no "access_key" to carry — write access_key, or remove this',
+    ),
+    (
+        "model_providers: [{model: openai/a, default: true, access_key: a, credential_header: x-arch-arm}]\n",
+        '2:86: "credential_header" is not a header that can carry a credential'
+        " — write e.g. authorization, x-api-key or api-key",
+    ),
+    (
+        'model_providers: [{model: openai/a, default: "true"}]\n',
+        '2:46: "default" must be true or false — write it without quotes',
+    ),
+    (
+        "model_providers: [{model: openai/a, default: true, http_host: x}]\n",
+        '2:52: "http_host" is a key of archgw or Plano that this server does not have'
+        " — remove it and write that host in base_url",
+    ),
+    (
+        "model_providers: [openai/a]\n",
+        '2:19: "model_providers" must be a mapping — write "key: value" lines under it',
+    ),
+    (
+        "model_providers:\n"
+        "  - model: openai/a\n"
+        "    default: true\n"
+        "    routing_preferences: [{name: x, description: y}]\n"
+        "  - model: openai/b\n"
+        "    routing_preferences: [{name: x, description: z}, {name: w}]\n",
+        '7:34: two policies are called "x" — merge them, or rename one: the first is in line 5',
+        '7:54: this policy has no "description" — write e.g. "description: reviewing existing code"',
+    ),
+    (
+        "model_providers:\n"
+        "  - {model: openai/a, name: one, default: true}\n"
+        "  - {model: groq/a, name: two}\n"
+        "model_aliases: {x: {target: a}}\n",
+        '5:29: "a" is the model of several providers — name one: "one" or "two"',
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), [(text, expected) for text, *expected in PROVIDERS])
+def test_what_is_wrong_with_providers(text: str, expected: list[str]) -> None:
+    assert problems_of(SALT + text, {"EMPTY": " "}) == expected
+
+
+BASE_URLS = [
+    ("ftp://a/v1", "must begin with http:// or https:// — write e.g. https://api.openai.com/v1"),
+    ("api.openai.com/v1", "must begin with http:// or https:// — write e.g. https://api.openai.com/v1"),
+    ("https:///v1", "names no host — write e.g. https://api.openai.com/v1"),
+    ("https://a_b!/v1", "names no host — write e.g. https://api.openai.com/v1"),
+    ("https://a:0/v1", "names no host — write e.g. https://api.openai.com/v1"),
+    (
+        "https://a:x/v1",
+        "is not a URL: its host or port cannot be read — write e.g. https://api.openai.com/v1",
+    ),
+    (
+        "https://[::1/v1",
+        "is not a URL: its host or port cannot be read — write e.g. https://api.openai.com/v1",
+    ),
+    ("https://u:p@a/v1", "holds a user name or a password — give the credential in access_key"),
+    (
+        "https://a/v1?key=x",
+        "has a query or a fragment — write the host and the path before /chat/completions only",
+    ),
+    ("https://a/v 1", "has a path with characters that need escaping — percent-encode them"),
+    ("https://a/v1/chat/completions", "ends in an endpoint — leave out what follows /v1"),
+]
+
+
+@pytest.mark.parametrize(("url", "expected"), BASE_URLS)
+def test_what_is_wrong_with_a_base_url(url: str, expected: str) -> None:
+    text = f"model_providers: [{{model: v/a, default: true, base_url: '{url}'}}]\n"
+    assert problems_of(SALT + text) == [f'2:57: "base_url" {expected}']
