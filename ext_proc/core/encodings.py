@@ -80,9 +80,14 @@ def _unbrotli(body: bytes, limit_bytes: int) -> bytes:
 def _unzstd(body: bytes, limit_bytes: int) -> bytes:
     reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(body)
     try:
-        return reader.read(limit_bytes + 1)
+        decoded: bytes = reader.read(limit_bytes + 1)
+        # -1 when the frame does not say; its reader takes an early end for the end.
+        promised: int = zstandard.frame_content_size(body)
     except zstandard.ZstdError as error:
         raise _Damaged from error
+    if len(decoded) < min(promised, limit_bytes):
+        raise _Damaged
+    return decoded
 
 
 _DECODERS: dict[str, Callable[[bytes, int], bytes]] = {

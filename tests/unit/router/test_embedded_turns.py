@@ -1,0 +1,84 @@
+"""Which texts of a conversation the embedded router reads."""
+
+from __future__ import annotations
+
+import pytest
+
+from ext_proc.core.types import Message, Policy
+from ext_proc.router.embedded.engine import phrase
+from ext_proc.router.embedded.tuning import SHIPPED, read_tuning
+from ext_proc.router.embedded.turns import choose_turns, cut_middle
+from tests.unit.router.conversations import conversation
+
+TUNING = read_tuning(SHIPPED)
+
+
+def texts(*messages: Message) -> list[str]:
+    return [turn.text for turn in choose_turns(messages, TUNING)]
+
+
+def test_the_newest_question_comes_first_with_the_answer_that_it_follows() -> None:
+    assert texts(*conversation("one", "two", "three", "four", "five")) == ["five", "four", "three", "one"]
+
+
+def test_no_more_than_the_newest_user_turns_are_read() -> None:
+    messages = [Message("user", str(number)) for number in range(10)]
+    assert texts(*messages) == ["9", "8", "7", "6"]
+
+
+def test_only_text_of_users_and_assistants_counts() -> None:
+    messages = (
+        Message("system", "you are a lawyer"),
+        Message("developer", "be brief"),
+        Message("user", "hello"),
+        Message("tool", "42"),
+        Message("assistant", ""),
+        Message("user", " \n\t"),
+    )
+    assert texts(*messages) == ["hello"]
+
+
+@pytest.mark.parametrize("messages", [(), (Message("assistant", "hi"),), (Message("system", "x"),)])
+def test_without_a_users_text_there_is_nothing_to_read(messages: tuple[Message, ...]) -> None:
+    assert texts(*messages) == []
+
+
+def test_an_answer_that_nobody_replied_to_is_not_the_users_wish() -> None:
+    assert texts(*conversation("write a poem", "The sea ...")) == ["write a poem"]
+
+
+def test_a_short_turn_weighs_less_than_a_long_one() -> None:
+    newest, earlier = choose_turns([Message("user", "a b c d e f g " * 20), Message("user", "yes")], TUNING)
+    assert newest.weight < earlier.weight
+
+
+def test_a_huge_text_keeps_its_head_and_tail() -> None:
+    text = "head " + "x" * 2_000_000 + " tail"
+    (turn,) = choose_turns([Message("user", text)], TUNING)
+    assert turn.text.startswith("head ")
+    assert turn.text.endswith(" tail")
+    assert len(turn.text) <= 2_000
+
+
+@pytest.mark.parametrize("length", [0, 1, 1535, 1536, 1537, 1600, 9999])
+def test_cutting_twice_is_cutting_once(length: int) -> None:
+    text = "".join(str(number % 10) for number in range(length))
+    once = cut_middle(text, 64, 0.6)
+    assert cut_middle(once, 64, 0.6) == once
+    assert len(once) == min(length, 1536)
+
+
+def test_a_policy_is_stated_in_each_way_that_it_has_the_parts_for() -> None:
+    ways = ("{name}", "{name}: {description}", "{domain}: {name}")
+    assert phrase(Policy("code_review", "judge code", "programming"), ways) == [
+        "code review",
+        "code review: judge code",
+        "programming: code review",
+    ]
+    assert phrase(Policy("code-review", "judge code"), ways) == ["code review", "code review: judge code"]
+    assert phrase(Policy("law", ""), ways) == ["law"]
+    assert phrase(Policy("{description}", "{name} {}"), ways[:2]) == [
+        "{description}",
+        "{description}: {name} {}",
+    ]
+    assert phrase(Policy("_", ""), ways) == ["_"]
