@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,9 @@ from demo.stand_in import StandIn
 from ext_proc.config.load import load
 from ext_proc.core.settings import Address, Configuration
 from ext_proc.envoy_config import render_bootstrap
+
+PORTS = ("ARCH_PORT", "ARCH_ADMIN_PORT", "ENVOY_PORT", "ENVOY_ADMIN_PORT")
+"""The variables that a configuration file reads its ports from."""
 
 
 @dataclass
@@ -50,20 +53,22 @@ async def running_stack(
     environ: Mapping[str, str] | None = None,
     envoy_environ: Mapping[str, str] | None = None,
     log_level: str = "INFO",
+    log_format: str = "human",
     concurrency: int = 1,
+    ports: Mapping[str, int] | None = None,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Stack]:
     """Run a configuration file whose ports and base URLs come from environment variables.
 
     `stand_ins` maps such a variable (`OPENAI_UPSTREAM`) to the stand-in that gets its own address
-    there. Rendered configuration and logs go to `folder`.
+    there. `ports` fixes some of the four ports; the others are free ones. `announce` is told what is
+    started. Rendered configuration and logs go to `folder`.
     """
     async with AsyncExitStack() as cleanup:
         for stand_in in stand_ins.values():
             if not stand_in.port:
                 await cleanup.enter_async_context(stand_in.running())
-        ports = {
-            name: free_port() for name in ("ARCH_PORT", "ARCH_ADMIN_PORT", "ENVOY_PORT", "ENVOY_ADMIN_PORT")
-        }
+        ports = {**{name: free_port() for name in PORTS}, **(ports or {})}
         values = {
             **{variable: stand_in.base_url for variable, stand_in in stand_ins.items()},
             **{name: str(port) for name, port in ports.items()},
@@ -80,7 +85,10 @@ async def running_stack(
         admin_url = f"http://127.0.0.1:{ports['ARCH_ADMIN_PORT']}"
         envoy_admin_url = f"http://127.0.0.1:{ports['ENVOY_ADMIN_PORT']}"
         server = Child(
-            [command("arch-ext-proc"), "serve", str(config_file), "--log-level", log_level],
+            [
+                *(command("arch-ext-proc"), "serve", str(config_file)),
+                *("--log-level", log_level, "--log-format", log_format),
+            ],
             f"{admin_url}/readyz",
             folder / "server.log",
             values,
@@ -94,7 +102,8 @@ async def running_stack(
             folder / "envoy.log",
             envoy_environ,
         )
-        for child in (server, envoy):
+        for name, child in (("the server", server), ("Envoy", envoy)):
+            announce(name)
             cleanup.push_async_callback(child.stop)
             await child.start()
         yield Stack(

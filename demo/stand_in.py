@@ -17,6 +17,7 @@ from hashlib import sha256
 from typing import Any
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 MAX_BODY_BYTES = 64 << 20
 MAX_SEEN = 50_000
@@ -29,7 +30,7 @@ class Seen:
 
     method: str
     path: str
-    headers: dict[str, str]
+    headers: CIMultiDict[str]
     body: bytes
     model: str | None
 
@@ -59,13 +60,14 @@ class StandIn:
     port: int = 0
 
     @asynccontextmanager
-    async def running(self, port: int = 0) -> AsyncIterator[StandIn]:
-        """Serve on 127.0.0.1, on a free port unless one is given."""
+    async def running(self, port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[StandIn]:
+        """Serve on loopback unless told otherwise, on a free port unless one is given."""
         application = web.Application(client_max_size=MAX_BODY_BYTES)
         application.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
+        # Bodies are kept as they came, compressed ones too.
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5, auto_decompress=False)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
+        await web.TCPSite(runner, host, port, backlog=1024).start()
         self.port = runner.addresses[0][1]
         try:
             yield self
@@ -81,7 +83,7 @@ class StandIn:
         fields = _fields(body)
         model = fields.get("model")
         kept = body if self.keep_bodies else b""
-        self.seen.append(Seen(request.method, request.raw_path, dict(request.headers), kept, model))
+        self.seen.append(Seen(request.method, request.raw_path, request.headers.copy(), kept, model))
         if self.behave.delay_s:
             await asyncio.sleep(self.behave.delay_s)
         if self.behave.reset and request.transport:
@@ -117,7 +119,7 @@ class StandIn:
 def _fields(body: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}
 

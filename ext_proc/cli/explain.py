@@ -62,8 +62,6 @@ async def explain(
         Part.REQUEST_BODY, dialect, RequestHeaders(path="/v1/chat/completions", session_pin=session), body
     )
     try:
-        # The first inference of a process is slower than all others; a server is long past it.
-        await route_request(live, request)
         _, outcome = await route_request(live, request)
     finally:
         await asker.close()

@@ -129,7 +129,8 @@ def _salt(draft: Draft, environ: Mapping[str, str], report: Report) -> bytes | N
         report.add(
             document.mark(_SALT), text, "write e.g. the output of: openssl rand -hex 32", is_warning=True
         )
-    return value.text.encode("utf-8", "surrogatepass")
+    # BLAKE2's key has at most 64 bytes; a salt may have any number.
+    return hashlib.sha256(value.text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _envoy(draft: Draft, catalog: Catalog, report: Report) -> EnvoySettings:

@@ -16,6 +16,12 @@ try:
 except ImportError:  # extra `compression`
     zstandard = None  # type: ignore[assignment]
 
+_MAX_MEMBERS = 16
+"""How many gzip members a body may have. Each costs a copy of what follows it."""
+
+_ZSTD_WINDOW_BYTES = 8 << 20
+"""What a frame may make its decoder keep. Source: RFC 9659, 3: as a content coding, at most 8 MB."""
+
 
 def decode(body: bytes, encoding: str, limit_bytes: int) -> bytes | Reason:
     """Undo one `content-encoding`.
@@ -24,7 +30,7 @@ def decode(body: bytes, encoding: str, limit_bytes: int) -> bytes | Reason:
     among them), BODY_UNREADABLE for bytes that are not what they say, BODY_TOO_LARGE past the limit.
     """
     coding = encoding.strip().lower()
-    if coding in ("", "identity"):
+    if not body or coding in ("", "identity"):
         return body
     decoder = _DECODERS.get(coding)
     if decoder is None:
@@ -41,18 +47,29 @@ class _Damaged(Exception):
 
 
 def _gunzip(body: bytes, limit_bytes: int) -> bytes:
-    return _inflate(body, limit_bytes, zlib.MAX_WBITS | 16)
+    # RFC 1952, 2.2: members follow each other, and their contents belong together.
+    decoded = b""
+    for _ in range(_MAX_MEMBERS):
+        more, body = _inflate(body, limit_bytes - len(decoded), zlib.MAX_WBITS | 16)
+        decoded += more
+        if not body or len(decoded) > limit_bytes:
+            return decoded
+    raise _Damaged
 
 
 def _undeflate(body: bytes, limit_bytes: int) -> bytes:
     # RFC 9110, 8.4.1.2: "deflate" is the zlib format, yet some clients send the bare stream.
     try:
-        return _inflate(body, limit_bytes, zlib.MAX_WBITS)
+        decoded, rest = _inflate(body, limit_bytes, zlib.MAX_WBITS)
     except _Damaged:
-        return _inflate(body, limit_bytes, -zlib.MAX_WBITS)
+        decoded, rest = _inflate(body, limit_bytes, -zlib.MAX_WBITS)
+    if rest:
+        raise _Damaged
+    return decoded
 
 
-def _inflate(body: bytes, limit_bytes: int, window_bits: int) -> bytes:
+def _inflate(body: bytes, limit_bytes: int, window_bits: int) -> tuple[bytes, bytes]:
+    """The contents of one stream, up to a byte past the limit, and what stands behind it."""
     inflater = zlib.decompressobj(window_bits)
     try:
         decoded = inflater.decompress(body, limit_bytes + 1)
@@ -60,7 +77,7 @@ def _inflate(body: bytes, limit_bytes: int, window_bits: int) -> bytes:
         raise _Damaged from error
     if not inflater.eof and len(decoded) <= limit_bytes:
         raise _Damaged
-    return decoded
+    return decoded, inflater.unused_data
 
 
 def _unbrotli(body: bytes, limit_bytes: int) -> bytes:
@@ -78,14 +95,15 @@ def _unbrotli(body: bytes, limit_bytes: int) -> bytes:
 
 
 def _unzstd(body: bytes, limit_bytes: int) -> bytes:
-    reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(body)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
     try:
-        decoded: bytes = reader.read(limit_bytes + 1)
+        # RFC 8878, 3: frames follow each other, and their contents belong together.
+        decoded: bytes = decompressor.stream_reader(body, read_across_frames=True).read(limit_bytes + 1)
         # -1 when the frame does not say; its reader takes an early end for the end.
         promised: int = zstandard.frame_content_size(body)
     except zstandard.ZstdError as error:
         raise _Damaged from error
-    if len(decoded) < min(promised, limit_bytes):
+    if not decoded or len(decoded) < min(promised, limit_bytes):
         raise _Damaged
     return decoded
 

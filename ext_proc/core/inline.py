@@ -65,7 +65,7 @@ def _policies_of(item: object) -> Iterable[InlinePolicy]:
         return
     names = tuple(model for model in models[:MAX_MODELS] if isinstance(model, str))
     nested = item.get(_FIELD)
-    for entry in nested if isinstance(nested, list) else [item]:
+    for entry in nested[:MAX_POLICIES] if isinstance(nested, list) else [item]:
         policy = _policy(entry)
         if policy and names:
             yield InlinePolicy(policy, names)

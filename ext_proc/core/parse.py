@@ -148,8 +148,12 @@ def _content(content: object) -> str:
     return "\n".join(
         _text(part.get("text"))
         for part in _list_of_objects(content, strings_too=True)
-        if part.get("type") in _TEXT_PARTS
+        if _is_text(part.get("type"))
     )
+
+
+def _is_text(kind: object) -> bool:
+    return isinstance(kind, str) and kind in _TEXT_PARTS
 
 
 def _only_tool_results(content: object) -> bool:

@@ -1,19 +1,25 @@
 """Policies and a conversation to the text that a routing language model was trained on.
 
-Two published ways of writing Arch-Router's prompt are variants here, because a fine-tune answers best
-to what it has seen: `archgw` (the gateway of the model's makers: compact JSON) and `model-card` (the
-Python example beside the weights: JSON with spaces, blank lines around both blocks).
+Published ways of writing the prompt are variants here, because a fine-tune answers best to what it has
+seen. For Arch-Router: `archgw` (the gateway of the model's makers: compact JSON) and `model-card` (the
+Python example beside the weights: JSON with spaces, blank lines around both blocks). For its successor
+family: `plano-orchestrator` (one JSON route a line, an indented conversation, a list for an answer).
 
 The text comes in two halves. The first, up to and with `<conversation>`, depends on the policies only:
 an engine keeps its KV cache for as long as a configuration lives. The policies therefore keep the
 file's order, always.
 
-Source: the model card of katanemo/Arch-Router-1.5B and arXiv 2506.16655; docs/routers.md.
+Nothing that a client writes can end a block or the message itself: see `_neutral`.
+
+Sources: the model card of katanemo/Arch-Router-1.5B and arXiv 2506.16655; for Plano-Orchestrator the
+gateway that serves it (katanemo/plano, `orchestrator_model_v1.rs` and the prompt that its test asserts,
+the doubled braces included); docs/routers.md.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -57,11 +63,39 @@ Based on your analysis, provide your response in the following JSON formats if y
 """
 
 
+_PLANO_INSTRUCTION = """
+You are a helpful assistant that selects the most suitable routes based on user intent.
+You are provided with a list of available routes enclosed within <routes></routes> XML tags:
+<routes>
+{routes}
+</routes>
+
+You are also given the conversation context enclosed within <conversation></conversation> XML tags:
+<conversation>
+"""
+
+_PLANO_TASK = """
+</conversation>
+
+## Instructions
+1. Analyze the latest user intent from the conversation.
+2. Compare it against the available routes to find which routes can help fulfill the request.
+3. Respond only with the exact route names from <routes>.
+4. If no routes can help or the intent is already fulfilled, return an empty list.
+
+## Response Format
+Return your answer strictly in JSON as follows:
+{{"route": ["route_name_1", "route_name_2", "..."]}}
+If no routes are needed, return an empty list for `route`.
+"""
+
+
 class Variant(StrEnum):
     """Whose way of writing the prompt."""
 
     ARCHGW = "archgw"
     MODEL_CARD = "model-card"
+    PLANO_ORCHESTRATOR = "plano-orchestrator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +113,26 @@ class Prompt:
 def prefix_of(policies: tuple[Policy, ...], variant: Variant = Variant.ARCHGW) -> str:
     """The constant half: instruction and routes, up to where the conversation begins."""
     routes = [{"name": policy.name, "description": policy.description} for policy in policies]
-    return _INSTRUCTION.replace("{routes}", _block(routes, variant)) + _margin(variant)
+    if variant is Variant.PLANO_ORCHESTRATOR:
+        # Its gateway writes a function's empty parameters into every route.
+        nothing = {"type": "object", "properties": {}, "required": []}
+        lines = "\n".join(_json({**route, "parameters": nothing}, variant) for route in routes)
+        return _PLANO_INSTRUCTION.replace("{routes}", lines)
+    margin = _margin(variant)
+    return _INSTRUCTION.replace("{routes}", margin + _json(routes, variant) + margin) + margin
 
 
 def suffix_of(turns: tuple[Message, ...], variant: Variant = Variant.ARCHGW) -> str:
     """The half of one request: the conversation and the task."""
     conversation = [{"role": turn.role, "content": turn.text} for turn in turns]
+    if variant is Variant.PLANO_ORCHESTRATOR:
+        return _json(conversation, variant, indent=4) + _PLANO_TASK
     return _json(conversation, variant) + _margin(variant) + _TASK
+
+
+def quoted(text: str, variant: Variant = Variant.ARCHGW) -> str:
+    """A message's text as it stands in the prompt: what a count of its tokens should count."""
+    return _json(text, variant)
 
 
 def build(
@@ -149,18 +196,23 @@ def _ends(text: str, kept: int) -> str:
     return text[:head] + ELLIPSIS + (text[-tail:] if tail else "")
 
 
-def _block(value: object, variant: Variant) -> str:
-    return _margin(variant) + _json(value, variant) + _margin(variant)
-
-
 def _margin(variant: Variant) -> str:
     return "\n" if variant is Variant.MODEL_CARD else ""
 
 
-def _json(value: object, variant: Variant) -> str:
+def _json(value: object, variant: Variant, indent: int | None = None) -> str:
     if variant is Variant.MODEL_CARD:
-        text = json.dumps(value)
-    else:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    # In JSON "<\/" means "</": the same text to the model's eye, yet nothing a message says closes a block.
-    return text.replace("</", "<\\/")
+        return _neutral(json.dumps(value))
+    separators = (",", ":") if variant is Variant.ARCHGW else None
+    text = json.dumps(value, ensure_ascii=False, separators=separators, indent=indent)
+    # Half a surrogate pair is no text: no tokenizer takes it and no request body could hold it.
+    return _neutral(text.encode("utf-8", "replace").decode())
+
+
+_SPECIAL_TOKEN = re.compile(r"<\|(?=[^\s<>|]{1,64}\|>)")
+"""What chat templates mark turns with, `<|im_end|>` for one. Tokenizers read it in any text."""
+
+
+def _neutral(text: str) -> str:
+    """JSON that means the same and closes nothing: no `</tag>` and no `<|token|>` is left in it."""
+    return _SPECIAL_TOKEN.sub(r"<\\u007c", text).replace("</", "<\\/")

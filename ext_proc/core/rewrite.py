@@ -71,8 +71,10 @@ def with_body(mutation: Mutation, body: bytes, *, was_encoded: bool) -> Mutation
 
 def rewrite_body(body: bytes, call: LlmCall, model: str) -> bytes:
     """The body with the target's model in it and without inline policies; else byte for byte the same."""
-    edits = inline.removals(body) if call.inline_policies is not None else []
-    edits += _model_edits(body, model, is_there=call.model == model)
+    if call.inline_policies is not None:
+        # First, by itself: what is removed decides whether an inserted member needs a comma.
+        body = spans.apply(body, inline.removals(body))
+    edits = _model_edits(body, model, is_there=call.model == model)
     return spans.apply(body, edits) if edits else body
 
 

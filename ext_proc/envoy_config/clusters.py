@@ -9,10 +9,15 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
     CircuitBreakersThresholds,
     Cluster,
+    ClusterCommonLbConfig,
     ClusterDiscoveryType,
     ClusterDnsLookupFamily,
+    ClusterLbPolicy,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
+    DataSource,
+    HealthCheck,
+    HealthCheckGrpcHealthCheck,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
     TransportSocket,
@@ -26,8 +31,9 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
 )
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     CertificateValidationContext,
-    CertificateValidationContextSystemRootCerts,
     CommonTlsContext,
+    SubjectAltNameMatcher,
+    SubjectAltNameMatcherSanType,
     UpstreamTlsContext,
 )
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
@@ -35,11 +41,19 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptionsAutoHttpConfig,
     HttpProtocolOptionsExplicitHttpConfig,
 )
+from envoy_data_plane.envoy.type.v3 import Percent
 
 from ext_proc.core.settings import Address, Configuration, Upstream
 from ext_proc.core.types import Shadow
 from ext_proc.envoy_config.filters import shadow_ext_proc, upstream_codec
-from ext_proc.envoy_config.typed import address, pack, seconds
+from ext_proc.envoy_config.typed import address, exactly, pack, seconds
+
+SYSTEM_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
+"""Where Debian, Ubuntu, Alpine and the official Envoy images keep the authorities that TLS trusts.
+
+Envoy does not start when the file is missing. It must be named: `system_root_certs` is in the
+protocol, but Envoy 1.40 does not implement it.
+"""
 
 CONNECT_TIMEOUT_S = 5.0
 SERVER_CONNECT_TIMEOUT_S = 0.25
@@ -48,6 +62,11 @@ SERVER_CONNECT_TIMEOUT_S = 0.25
 MANY = 1 << 20
 """Envoy's default circuit breakers stop at 1,024 requests: that many open LLM streams are no fault."""
 
+HEALTH_INTERVAL_S = 1.0
+HEALTH_FAILURES = 2
+UNHEALTHY_INTERVAL_S = 0.5
+"""A server that died, hangs or drains is out of rotation after some two seconds, and back in half a one."""
+
 IDLE_TIMEOUT_S = 60.0
 """Shorter than the providers' own, so that no request is sent on a connection about to be closed."""
 
@@ -55,15 +74,15 @@ _H2_WINDOW_BYTES = 1 << 24
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def providers(configuration: Configuration) -> list[Cluster]:
+def providers(configuration: Configuration, ca_file: str) -> list[Cluster]:
     """One cluster per provider host that `base_url` tells."""
     return [
-        _provider(upstream, configuration, upstream.cluster, HttpProtocolOptions())
+        _provider(upstream, configuration, upstream.cluster, HttpProtocolOptions(), ca_file)
         for upstream in configuration.upstreams
     ]
 
 
-def shadows(configuration: Configuration) -> list[Cluster]:
+def shadows(configuration: Configuration, ca_file: str) -> list[Cluster]:
     """One cluster per shadow target: the provider's hosts behind a filter that rewrites the copies."""
     upstreams = {upstream.cluster: upstream for upstream in configuration.upstreams}
     clusters = []
@@ -72,7 +91,7 @@ def shadows(configuration: Configuration) -> list[Cluster]:
         if upstream is not None:
             filters = [shadow_ext_proc(configuration, shadow.target), upstream_codec()]
             options = HttpProtocolOptions(http_filters=filters)
-            clusters.append(_provider(upstream, configuration, shadow.cluster, options))
+            clusters.append(_provider(upstream, configuration, shadow.cluster, options, ca_file))
     return clusters
 
 
@@ -83,11 +102,29 @@ def shadows_of(configuration: Configuration) -> Iterable[Shadow]:
 
 
 def server(configuration: Configuration, servers: tuple[Address, ...]) -> Cluster:
-    """The ext_proc servers: one endpoint per process, so that Envoy balances the streams."""
+    """The ext_proc servers: one endpoint per process, so that Envoy balances the streams.
+
+    Health checks take a dead or hung one out, so that requests ask the others, or fail open at once
+    when it was the last: at a panic threshold of 0 Envoy asks none rather than one that is unhealthy.
+    Retries would do less: those of a request that finds no server took the whole message timeout.
+    """
     return Cluster(
         name=configuration.envoy.ext_proc_cluster,
         connect_timeout=seconds(SERVER_CONNECT_TIMEOUT_S),
         circuit_breakers=_generous(),
+        lb_policy=ClusterLbPolicy.LEAST_REQUEST,
+        common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0.0)),
+        health_checks=[
+            HealthCheck(
+                timeout=seconds(HEALTH_INTERVAL_S),
+                interval=seconds(HEALTH_INTERVAL_S),
+                no_traffic_interval=seconds(HEALTH_INTERVAL_S),
+                unhealthy_interval=seconds(UNHEALTHY_INTERVAL_S),
+                unhealthy_threshold=HEALTH_FAILURES,
+                healthy_threshold=1,
+                grpc_health_check=HealthCheckGrpcHealthCheck(),
+            )
+        ],
         # A body passes through whole, in both directions.
         per_connection_buffer_limit_bytes=configuration.envoy.body_limit_bytes,
         typed_extension_protocol_options={
@@ -108,7 +145,7 @@ def server(configuration: Configuration, servers: tuple[Address, ...]) -> Cluste
 
 
 def _provider(
-    upstream: Upstream, configuration: Configuration, name: str, options: HttpProtocolOptions
+    upstream: Upstream, configuration: Configuration, name: str, options: HttpProtocolOptions, ca_file: str
 ) -> Cluster:
     options.common_http_protocol_options = CommonHttpOptions(idle_timeout=seconds(IDLE_TIMEOUT_S))
     if upstream.tls:
@@ -123,15 +160,18 @@ def _provider(
         circuit_breakers=_generous(),
         per_connection_buffer_limit_bytes=configuration.envoy.body_limit_bytes,
         typed_extension_protocol_options={_OPTIONS: pack(options)},
-        transport_socket=_tls(upstream.host) if upstream.tls else None,
-        type=_discovery(upstream.host),
+        transport_socket=_tls(upstream.host, ca_file) if upstream.tls else None,
+        # A provider's name stands for many addresses that come and go: one connection pool for them all.
+        type=_discovery(upstream.host, names=ClusterDiscoveryType.LOGICAL_DNS),
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         load_assignment=_endpoints(name, (Address(upstream.host, upstream.port),)),
     )
 
 
-def _discovery(*hosts: str) -> ClusterDiscoveryType:
-    return ClusterDiscoveryType.STATIC if all(map(_is_ip, hosts)) else ClusterDiscoveryType.STRICT_DNS
+def _discovery(
+    *hosts: str, names: ClusterDiscoveryType = ClusterDiscoveryType.STRICT_DNS
+) -> ClusterDiscoveryType:
+    return ClusterDiscoveryType.STATIC if all(map(_is_ip, hosts)) else names
 
 
 def _is_ip(host: str) -> bool:
@@ -157,14 +197,15 @@ def _generous() -> CircuitBreakers:
     )
 
 
-def _tls(host: str) -> TransportSocket:
-    context = UpstreamTlsContext(
-        sni=host,
-        auto_sni_san_validation=True,
-        common_tls_context=CommonTlsContext(
-            validation_context=CertificateValidationContext(
-                system_root_certs=CertificateValidationContextSystemRootCerts()
-            )
-        ),
-    )
+def _tls(host: str, ca_file: str) -> TransportSocket:
+    """TLS that proves the host: its name, also asked for by SNI, or its address, which SNI cannot carry."""
+    validation = CertificateValidationContext(trusted_ca=DataSource(filename=ca_file))
+    context = UpstreamTlsContext(common_tls_context=CommonTlsContext(validation_context=validation))
+    if _is_ip(host):
+        is_host = SubjectAltNameMatcher(
+            san_type=SubjectAltNameMatcherSanType.IP_ADDRESS, matcher=exactly(host)
+        )
+        validation.match_typed_subject_alt_names = [is_host]
+    else:
+        context.sni, context.auto_sni_san_validation = host, True
     return TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))

@@ -29,7 +29,10 @@ from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher
 from ext_proc.core import headers
 from ext_proc.core.settings import Configuration
 from ext_proc.core.types import Target
-from ext_proc.envoy_config.typed import exactly, overwrite, pack, seconds
+from ext_proc.envoy_config.typed import exactly, overwrite, pack, regex, seconds, verbatim
+
+EXT_PROC = "envoy.filters.http.ext_proc"
+"""The filter's name: a route that needs another setting says so under it."""
 
 _SEND = ProcessingModeHeaderSendMode.SEND
 _SKIP = ProcessingModeHeaderSendMode.SKIP
@@ -44,7 +47,8 @@ def own_headers(configuration: Configuration) -> TypedExtensionConfig:
     `header_mutation` HTTP filter would run too late: the route is resolved by then.
     """
     removed = [HeaderMutation(remove=name) for name in headers.DECISION if name != headers.CLUSTER]
-    default = HeaderMutation(append=overwrite(headers.CLUSTER, configuration.snapshot.default.cluster))
+    cluster = verbatim(configuration.snapshot.default.cluster)
+    default = HeaderMutation(append=overwrite(headers.CLUSTER, cluster))
     return TypedExtensionConfig(
         name="envoy.http.early_header_mutation.header_mutation",
         typed_config=pack(EarlyHeaderMutation(mutations=[default, *removed])),
@@ -55,13 +59,15 @@ def ext_proc(configuration: Configuration) -> HttpFilter:
     """The filter that asks the server where a request goes."""
     processor = _processor(configuration, {headers.ROLE: headers.ROLE_ROUTE})
     processor.failure_mode_allow = True
+    # The server refuses no request, so nothing that speaks in its place shall either.
+    processor.disable_immediate_response = True
     processor.allow_mode_override = True
     # The one override that the server sends: no body for what is no LLM call.
     processor.allowed_override_modes = [_mode(_NONE)]
     processor.metadata_options = MetadataOptions(
         receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[headers.METADATA_NAMESPACE])
     )
-    return HttpFilter(name="envoy.filters.http.ext_proc", typed_config=pack(processor))
+    return HttpFilter(name=EXT_PROC, typed_config=pack(processor))
 
 
 def shadow_ext_proc(configuration: Configuration, target: Target) -> HttpFilter:
@@ -71,11 +77,14 @@ def shadow_ext_proc(configuration: Configuration, target: Target) -> HttpFilter:
     """
     processor = _processor(configuration, {headers.ROLE: headers.ROLE_SHADOW, headers.TARGET: target.name})
     processor.stat_prefix = "shadow"
-    return HttpFilter(name="envoy.filters.http.ext_proc", typed_config=pack(processor))
+    return HttpFilter(name=EXT_PROC, typed_config=pack(processor))
 
 
 def router() -> HttpFilter:
-    return HttpFilter(name="envoy.filters.http.router", typed_config=pack(Router()))
+    """Without Envoy's own headers: providers need not learn our timeouts, nor the client's host and path."""
+    return HttpFilter(
+        name="envoy.filters.http.router", typed_config=pack(Router(suppress_envoy_headers=True))
+    )
 
 
 def upstream_codec() -> HttpFilter:
@@ -92,9 +101,12 @@ def _processor(configuration: Configuration, metadata: dict[str, str]) -> Extern
         # The headers must be sent, or they would reach the router before the body has been read.
         processing_mode=_mode(_BUFFERED),
         message_timeout=seconds(envoy.message_timeout_s),
-        # The path, the host and the provider's key are routing headers to Envoy; `x-envoy-*` and the
-        # method are not ours to touch.
-        mutation_rules=HeaderMutationRules(allow_all_routing=True, disallow_is_error=False),
+        # The host is a routing header to Envoy, and so are two that are not ours to touch. (`x-envoy-*`
+        # is refused by default. A list of all that is allowed would not do: the providers' own
+        # credential headers may make it longer than the 100 instructions that Envoy grants a regex.)
+        mutation_rules=HeaderMutationRules(
+            allow_all_routing=True, disallow_expression=regex(":(?:method|scheme)"), disallow_is_error=False
+        ),
         forward_rules=HeaderForwardingRules(
             allowed_headers=ListStringMatcher(patterns=[exactly(name) for name in headers.READ_BY_SERVER])
         ),

@@ -28,14 +28,18 @@ ACCESS_LOG_FIELDS = {
     "policy": _METADATA.format("policy"),
     "model": _METADATA.format("model"),
     "arm": _METADATA.format("arm"),
-    "reason": _METADATA.format("reason"),
+    "shadow": _METADATA.format("shadow"),
+    "reason": f"%RESP({headers.REASON})%",
     "cluster": "%UPSTREAM_CLUSTER_RAW%",
     "route": "%ROUTE_NAME%",
     "bytes_in": "%BYTES_RECEIVED%",
     "bytes_out": "%BYTES_SENT%",
     "duration_ms": "%DURATION%",
 }
-"""One JSON line per request: no path (its query may hold a key), no credential, no content."""
+"""One JSON line per request: no path (its query may hold a key), no credential, no content.
+
+The reason is the response's, because only that tells of requests that reached no server.
+"""
 
 
 def listener(configuration: Configuration) -> Listener:

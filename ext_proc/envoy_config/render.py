@@ -11,32 +11,41 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, Bootstr
 
 from ext_proc.core.settings import Address, Configuration
 from ext_proc.envoy_config import clusters, filters, routes
+from ext_proc.envoy_config.clusters import SYSTEM_CA_FILE
 from ext_proc.envoy_config.listener import listener
 from ext_proc.envoy_config.typed import address, as_dict
 
 _HEADER = "# Written by `arch-ext-proc render`: change arch_config.yaml, not this.\n"
 
 
-def render_bootstrap(configuration: Configuration, servers: tuple[Address, ...]) -> str:
-    """Everything Envoy needs, as YAML. `servers` are the ext_proc processes, one endpoint each."""
+def render_bootstrap(
+    configuration: Configuration, servers: tuple[Address, ...], *, ca_file: str = SYSTEM_CA_FILE
+) -> str:
+    """Everything Envoy needs, as YAML. `servers` are the ext_proc processes, one endpoint each.
+
+    `ca_file` is where Envoy's machine, not this one, keeps the authorities that TLS trusts.
+    """
     admin = configuration.envoy.admin
     bootstrap = Bootstrap(
         admin=Admin(address=address(admin)) if admin else None,
         static_resources=BootstrapStaticResources(
             listeners=[listener(configuration)],
             clusters=[
-                *clusters.providers(configuration),
-                *clusters.shadows(configuration),
+                *clusters.providers(configuration, ca_file),
+                *clusters.shadows(configuration, ca_file),
                 clusters.server(configuration, servers),
             ],
         ),
     )
-    return _HEADER + _yaml(as_dict(bootstrap))
+    return _HEADER + _missing(configuration) + _yaml(as_dict(bootstrap))
 
 
-def render_filter(configuration: Configuration, servers: tuple[Address, ...]) -> str:
+def render_filter(
+    configuration: Configuration, servers: tuple[Address, ...], *, ca_file: str = SYSTEM_CA_FILE
+) -> str:
     """The pieces for an existing Envoy, each under a comment that says where it goes."""
     envoy = configuration.envoy
+    ours = [clusters.server(configuration, servers), *clusters.shadows(configuration, ca_file)]
     pieces: list[tuple[str, Any]] = [
         (
             "In the HTTP connection manager: clients' own x-arch-* headers go, the default cluster is set.",
@@ -47,7 +56,9 @@ def render_filter(configuration: Configuration, servers: tuple[Address, ...]) ->
             {"http_filters": [as_dict(filters.ext_proc(configuration))]},
         ),
         (
-            "In the virtual host, in this order, before any route that matches the same paths.",
+            "In the virtual host, in this order, before any route that matches the same paths; the last\n"
+            "# only if what is no LLM call shall go to the default provider. Envoy looks for the virtual\n"
+            "# host again when the request has its provider's host, so it must have the domain '*'.",
             {"routes": _dicts(routes.routes(configuration))},
         ),
         (
@@ -57,10 +68,19 @@ def render_filter(configuration: Configuration, servers: tuple[Address, ...]) ->
         (
             "In static_resources (or your xDS): the ext_proc servers"
             " and, if policies have shadows, where the copies go.",
-            {"clusters": _dicts([clusters.server(configuration, servers), *clusters.shadows(configuration)])},
+            {"clusters": _dicts(ours)},
         ),
     ]
     return _HEADER + "".join(f"\n# {where}\n{_yaml(piece)}" for where, piece in pieces)
+
+
+def _missing(configuration: Configuration) -> str:
+    """A comment that names the clusters that no `base_url` describes, if there are any."""
+    known = {upstream.cluster for upstream in configuration.upstreams}
+    named = {target.cluster for target in configuration.snapshot.targets.values()}
+    if not (missing := sorted(named - known)):
+        return ""
+    return f"# Not in here, because no base_url says where they are: {', '.join(missing)}.\n"
 
 
 def _dicts(messages: Sequence[betterproto2.Message]) -> list[dict[str, Any]]:

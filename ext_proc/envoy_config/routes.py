@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
 from envoy_data_plane.envoy.config.core.v3 import HeaderValueOption
 from envoy_data_plane.envoy.config.route.v3 import (
     HeaderMatcher,
@@ -12,26 +13,33 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteMatch,
     VirtualHost,
 )
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ExtProcPerRoute
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute
 
 from ext_proc.core import headers
+from ext_proc.core.paths import ENDPOINT_OF_PATH
 from ext_proc.core.rewrite import AUTH_HEADERS
 from ext_proc.core.settings import Configuration
 from ext_proc.core.types import Target
-from ext_proc.envoy_config.typed import exactly, overwrite, regex, seconds
+from ext_proc.envoy_config.filters import EXT_PROC
+from ext_proc.envoy_config.typed import exactly, overwrite, pack, regex, seconds
 
 SERVER_UNAVAILABLE = "server_unavailable"
 """`x-arch-reason` of an LLM call that reached no ext_proc server, or none in time."""
 
-_ENDPOINT_OF_LLM_PATH = (
-    r"^(?:/[^/?]+)*?/v1/(chat/completions|responses|messages|completions|embeddings)(\?.*)?$"
-)
+_ENDPOINT_OF_LLM_PATH = f"^{ENDPOINT_OF_PATH}$"
+"""Envoy matches it against the path less its query, and puts the query back."""
 
 
 def route_configuration(configuration: Configuration) -> RouteConfiguration:
-    """The routes, in the order in which Envoy tries them."""
+    """The routes, in the order in which Envoy tries them.
+
+    The default cluster may be one that only the mesh knows: without `validate_clusters: false` Envoy
+    would refuse the whole configuration for it.
+    """
     return RouteConfiguration(
         name="arch_routes",
+        validate_clusters=False,
         virtual_hosts=[VirtualHost(name="llm", domains=["*"], routes=routes(configuration))],
     )
 
@@ -51,11 +59,25 @@ def _decided(configuration: Configuration) -> Route:
         match=RouteMatch(prefix="/", headers=[HeaderMatcher(name=headers.MODEL, present_match=True)]),
         route=RouteAction(
             cluster_header=headers.CLUSTER,
-            request_mirror_policies=[RouteActionRequestMirrorPolicy(cluster_header=headers.SHADOW)],
+            request_mirror_policies=[_shadow(configuration)],
             timeout=seconds(configuration.envoy.request_timeout_s),
             idle_timeout=seconds(configuration.envoy.request_timeout_s),
         ),
         response_headers_to_add=[overwrite(name, f"%REQ({name})%") for name in headers.SHOWN_TO_CLIENT],
+    )
+
+
+def _shadow(configuration: Configuration) -> RouteActionRequestMirrorPolicy:
+    """The copy goes without any key, so that no provider sees another's whatever its cluster does.
+
+    Nor does it tell the address of this machine, which Envoy adds to copies as `x-forwarded-for`.
+    """
+    credentials = {target.credential for target in configuration.snapshot.targets.values()}
+    own = sorted({credential.header for credential in credentials if credential} - set(AUTH_HEADERS))
+    removed = (*AUTH_HEADERS, *own, headers.SHADOW, "x-forwarded-for", "x-envoy-internal")
+    return RouteActionRequestMirrorPolicy(
+        cluster_header=headers.SHADOW,
+        request_headers_mutations=[HeaderMutation(remove=name) for name in removed],
     )
 
 
@@ -65,16 +87,10 @@ def _undecided(configuration: Configuration) -> Route:
     What the server would have done for that provider, short of the body, Envoy does alone here.
     """
     target = configuration.snapshot.default
-    action = RouteAction(
-        cluster=target.cluster,
-        timeout=seconds(configuration.envoy.request_timeout_s),
-        idle_timeout=seconds(configuration.envoy.request_timeout_s),
-    )
-    if target.authority is not None:
-        action.host_rewrite_literal = target.authority
+    action = _to_default(configuration)
     if target.path_prefix is not None:
         action.regex_rewrite = RegexMatchAndSubstitute(
-            pattern=regex(_ENDPOINT_OF_LLM_PATH), substitution=rf"{_escaped(target.path_prefix)}/\1\2"
+            pattern=regex(_ENDPOINT_OF_LLM_PATH), substitution=rf"{_escaped(target.path_prefix)}/\1"
         )
     added = _credential(target, configuration.envoy.failure_credential_env)
     kept = {option.header.key for option in added if option.header}
@@ -94,15 +110,28 @@ def _undecided(configuration: Configuration) -> Route:
 
 
 def _everything_else(configuration: Configuration) -> Route:
-    """No LLM call: the default cluster, untouched. It gets no key, or anyone could use it on any path."""
+    """No LLM call: the default cluster, untouched but for the host, which no provider answers without.
+
+    It gets no key, or anyone could use it on any path.
+
+    The server is not asked: it would only say so, and while Envoy waits for that it buffers the body
+    and refuses one above the limit.
+    """
     return Route(
         name="everything_else",
         match=RouteMatch(prefix="/"),
-        route=RouteAction(
-            cluster=configuration.snapshot.default.cluster,
-            timeout=seconds(configuration.envoy.request_timeout_s),
-        ),
+        route=_to_default(configuration),
+        typed_per_filter_config={EXT_PROC: pack(ExtProcPerRoute(disabled=True))},
     )
+
+
+def _to_default(configuration: Configuration) -> RouteAction:
+    """A route's timeout is 15 s, and its idle timeout 5 min, unless it says otherwise: models take longer."""
+    default, timeout_s = configuration.snapshot.default, configuration.envoy.request_timeout_s
+    action = RouteAction(cluster=default.cluster, timeout=seconds(timeout_s), idle_timeout=seconds(timeout_s))
+    if default.authority is not None:
+        action.host_rewrite_literal = default.authority
+    return action
 
 
 def _credential(target: Target, variable: str | None) -> list[HeaderValueOption]:

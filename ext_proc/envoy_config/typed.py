@@ -42,6 +42,11 @@ def overwrite(name: str, value: str) -> HeaderValueOption:
     )
 
 
+def verbatim(text: str) -> str:
+    """Text that Envoy's formatters leave as it is: to them `%` begins a command."""
+    return text.replace("%", "%%")
+
+
 def exactly(text: str) -> StringMatcher:
     return StringMatcher(exact=text)
 

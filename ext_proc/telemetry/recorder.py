@@ -138,9 +138,28 @@ class Telemetry:
             request_id=request.headers.request_id,
             reason=reason.value,
             policy=policy,
+            score=_score(outcome),
             model=model,
+            cluster=decision.target.cluster,
             arm=decision.arm,
+            bucket=decision.bucket,
+            shadow=decision.shadow.target.name if decision.shadow else None,
             dialect=request.dialect.value,
             body_bytes=len(request.body),
-            total_ms=round(outcome.total_s * 1000, 2),
+            router_ms=None if outcome.router_s is None else _ms(outcome.router_s),
+            total_ms=_ms(outcome.total_s),
         )
+
+
+def _score(outcome: Outcome) -> float | None:
+    """The router's probability for what it said: the policy, or none of them. None: it said nothing."""
+    verdict = outcome.verdict
+    if verdict is None or verdict.failure is not None:
+        return None
+    if verdict.policy is None:
+        return round(verdict.none, 3)
+    return next((round(score, 3) for name, score in verdict.scores if name == verdict.policy), None)
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)

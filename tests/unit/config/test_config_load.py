@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -208,7 +209,7 @@ envoy:
     snapshot, router, envoy = configuration.snapshot, configuration.router, configuration.envoy
     assert (router.threshold, router.max_waiting, router.deadline_s) == (0.3, 7, 1.5)
     assert snapshot.on_failure.name == "second"
-    assert snapshot.salt == b"a default for the salt"
+    assert snapshot.salt == sha256(b"a default for the salt").digest()
     assert (configuration.server.listen, configuration.server.drain_s) == (Address("::1", 443), 60)
     assert configuration.admin == Address("admin.local", 1443)
     assert (envoy.listener, envoy.admin, envoy.ext_proc_cluster) == (Address("0.0.0.0", 0), None, "mine")

@@ -22,7 +22,9 @@ def names(body: bytes) -> list[tuple[str, bytes]]:
         (b'{"\\\\":"\\\\"}', [("\\", b'"\\\\"')]),
     ],
 )
-def test_members_are_found_in_order_whatever_is_in_them(body: bytes, expected: list[tuple[str, bytes]]) -> None:
+def test_members_are_found_in_order_whatever_is_in_them(
+    body: bytes, expected: list[tuple[str, bytes]]
+) -> None:
     assert names(body) == expected
 
 

