@@ -9,8 +9,9 @@ from typing import Any
 
 import openai
 
-UNKNOWN_MODEL = "auto"
-"""A name that the configuration does not know: the request is routed by what the user wants."""
+USUAL_MODEL = "gpt-4o-mini"
+"""What an application writes that knows nothing of routing: no name of a provider in the file, hence
+routed by what the user wants; a model that the default provider knows when no server is there."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Question:
     """One request. `messages` is a conversation, or for `embeddings` and `responses` one user text."""
 
     messages: Sequence[Mapping[str, str]]
-    model: str = UNKNOWN_MODEL
+    model: str = USUAL_MODEL
     api: str = "chat"
     stream: bool = False
     session: str | None = None
@@ -56,11 +57,12 @@ def client(envoy_url: str) -> openai.AsyncOpenAI:
 async def ask(to: openai.AsyncOpenAI, question: Question, request_id: str) -> Answer:
     """Send one request and read its answer to the end. Errors: none, they are in the answer."""
     headers = {**question.headers, "x-request-id": request_id}
+    create = _method(to, question.api)
     if question.session:
         headers["x-arch-session"] = question.session
     started = perf_counter()
     try:
-        raw = await _send(to, question, headers)
+        raw = await create(**_arguments(question), extra_headers=headers)
         model, text = await _read(raw, question)
     except Exception as error:  # noqa: BLE001 - whatever it is, a user would have seen it
         status = getattr(error, "status_code", 0)
@@ -68,22 +70,19 @@ async def ask(to: openai.AsyncOpenAI, question: Question, request_id: str) -> An
     return Answer(request_id, raw.status_code, _ms_since(started), model, text, raw.headers)
 
 
-async def _send(to: openai.AsyncOpenAI, question: Question, headers: dict[str, str]) -> Any:
-    messages: Any = list(question.messages)
-    if question.api == "embeddings":
-        return await to.embeddings.with_raw_response.create(
-            model=question.model,
-            input=messages[-1]["content"],
-            encoding_format="float",
-            extra_headers=headers,
-        )
-    if question.api == "responses":
-        return await to.responses.with_raw_response.create(
-            model=question.model, input=messages[-1]["content"], extra_headers=headers
-        )
-    return await to.chat.completions.with_raw_response.create(
-        model=question.model, messages=messages, stream=question.stream, extra_headers=headers
-    )
+def _method(to: openai.AsyncOpenAI, api: str) -> Any:
+    # The client imports each API at its first use: before the clock starts.
+    if api == "embeddings":
+        return to.embeddings.with_raw_response.create
+    if api == "responses":
+        return to.responses.with_raw_response.create
+    return to.chat.completions.with_raw_response.create
+
+
+def _arguments(question: Question) -> dict[str, Any]:
+    if question.api == "chat":
+        return {"model": question.model, "messages": list(question.messages), "stream": question.stream}
+    return {"model": question.model, "input": question.messages[-1]["content"]}
 
 
 async def _read(raw: Any, question: Question) -> tuple[str, str]:

@@ -19,7 +19,7 @@ SESSIONS = 200
 AT_ONCE = 4
 """Few enough that no request waits long for the router, even on a slow core."""
 
-SPLIT_PROMPT = "write a function that sorts a list of names"
+SPLIT_PROMPT = "write a Python function that sorts a list of names"
 SHADOW_PROMPT = "explain what this piece of code does and find the bug in it"
 _COPIES_LIMIT_S = 5.0
 
@@ -107,7 +107,7 @@ async def _await_copies(stack: Stack, answers: list[Answer]) -> int:
     """How many of these requests reached two upstreams. Copies come when they come: nobody waits for them."""
     try:
         async with asyncio.timeout(_COPIES_LIMIT_S):
-            while any(len(arrived(stack, answer.request_id)) < 2 for answer in answers):
+            while any(len(arrived(stack, answer.request_id)) < 2 for answer in answers):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
     except TimeoutError:
         pass

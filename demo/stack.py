@@ -45,7 +45,7 @@ class Stack:
 
 
 @asynccontextmanager
-async def running_stack(
+async def running_stack(  # noqa: PLR0913
     config_file: Path,
     folder: Path,
     stand_ins: Mapping[str, StandIn],

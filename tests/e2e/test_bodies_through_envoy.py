@@ -28,9 +28,9 @@ from tests.support.mesh import (
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ODD = (
-    b' \r\n{ "messages" :[ {"role":"user",\t"content": "write a function in code \\u00e9 \xc3\xa9 \\/ "} ] ,\n'
-    b'"seed":123456789012345678901234567890, "temperature": 1.0e+00,"top_p":0.30000000000000004, "x":1, "x":2,\n'
-    b'"metadata":{"model" : "not this one", "z":{}} , "model" : "whatever" ,"stop":["\\n", "\\"model\\": 1"]  }\n '
+    b' \r\n{ "messages" :[ {"role":"user",\t"content": "write a function in code \\u00e9 \xc3\xa9 \\/ "} ] ,\n'  # noqa: E501
+    b'"seed":123456789012345678901234567890, "temperature": 1.0e+00,"top_p":0.30000000000000004, "x":1, "x":2,\n'  # noqa: E501
+    b'"metadata":{"model" : "not this one", "z":{}} , "model" : "whatever" ,"stop":["\\n", "\\"model\\": 1"]  }\n '  # noqa: E501
 )
 
 UNREADABLE = {

@@ -156,7 +156,7 @@ class EnvoyProcess:
                 start_new_session=True,
             )
         self.admin_url = await self._admin_url()
-        while not await self._is_live():  # noqa: ASYNC110 - it is another process
+        while not await self._is_live():
             await asyncio.sleep(_POLL_S)
         listeners = json.loads(await self.admin("/listeners?format=json"))["listener_statuses"]
         self.port = listeners[0]["local_address"]["socket_address"]["port_value"]
