@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openai import AsyncOpenAI
+from rich.table import Table
 from rich.text import Text
 
-from demo.ask import UNKNOWN_MODEL, Answer, Question, ask
+from demo.ask import USUAL_MODEL, Answer, Question, ask
 from demo.decisions import DecisionLog
 from demo.show import Show, new_table
 from demo.stack import Stack
 
+HTTP_OK = 200
 TWO_MB = 2_000_000
 _CODE_LINE = "    total = total + price * quantity  # add this line of the order to the sum\n"
-_COPY_WAIT_S = 3.0
+_CLUSTER_WIDTH, _MODEL_WIDTH = 22, 20
 
 
 @dataclass(frozen=True)
@@ -26,45 +28,43 @@ class Turn:
     says: str
     expect: str
     text: str = ""
-    model: str = UNKNOWN_MODEL
+    model: str = USUAL_MODEL
     api: str = "chat"
     stream: bool = False
+    session: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 SCENES: tuple[tuple[Turn, ...], ...] = (
     (
-        Turn("write a Python function that parses dates", "code generation"),
+        Turn("write a Python date parser", "code generation"),
         Turn("make it shorter", "code generation", stream=True),
-        Turn("why does it fail on Feb 29? find the bug", "code understanding"),
+        Turn("why does it fail? debug it", "code understanding"),
     ),
-    (Turn("what does this regex do? ^(\\d+)\\s*$", "code understanding", stream=True),),
+    (Turn("write a csv parser in Go", "code generation", session="user-18"),),
+    (Turn("find a bug in this code", "code understanding", session="user-15", stream=True),),
     (
-        Turn("find me a flight to Lisbon in May", "travel planning", stream=True),
+        Turn("a flight to Lisbon in May", "travel planning", stream=True),
         Turn("and a hotel near the beach", "travel planning"),
     ),
-    (Turn("is a verbal contract binding?", "legal"),),
-    (Turn("where is my order? I want a refund", "customer support", api="responses"),),
-    (Turn("write a poem about the sea", "creative writing", stream=True),),
-    (Turn("hi there, are you awake?", "no_policy_matched"),),
-    (Turn("how long do I boil an egg?", "no_policy_matched"),),
+    (Turn("is a verbal deal binding?", "legal"),),
+    (Turn("my order never arrived", "customer support", api="responses"),),
+    (Turn("a poem about the sea", "creative writing", stream=True),),
+    (Turn("how long to boil an egg?", "no_policy_matched"),),
     (Turn("hello", "pinned", model="mistral/mistral-large-latest"),),
-    (Turn("write a SQL query", "alias", model="fast", stream=True),),
+    (Turn("hello", "alias", model="fast", stream=True),),
     (Turn("(an embedding)", "embeddings", model="text-embedding-3-small", api="embeddings"),),
-    (Turn("write a bash script", "code generation", headers={"x-arch-cluster": "mistral"}),),
+    (Turn("a poem, to my cluster!", "creative writing", headers={"x-arch-cluster": "vllm-coder"}),),
     (
         Turn(
-            "review this code: … (2 MB)",
+            "find the bug in … (2 MB)",
             "code understanding",
-            text="please review this code and explain what is wrong with it:\n"
-            + _CODE_LINE * (TWO_MB // len(_CODE_LINE)),
+            text=f"please find the bug in this code:\n{_CODE_LINE * (TWO_MB // len(_CODE_LINE))}",
         ),
     ),
 )
-
-_NOTES = {
-    "x-arch-cluster": "the client sent x-arch-cluster: mistral, which has no effect",
-}
+"""user-18 is one of the ten percent that the canary gets, user-15 one of the twenty that are copied to the
+shadow, given the salt of `arch_config.yaml`. With another salt these rows differ, and that is fine."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,15 @@ async def play(show: Show, stack: Stack, client: AsyncOpenAI, log: DecisionLog) 
             row for number, scene in enumerate(SCENES) for row in await _scene(client, log, scene, number)
         ]
     show.table(_table(rows, narrow=show.is_narrow))
-    show.line("~ streamed   ↳ same conversation, with the turns before it   () decided without the router")
+    show.line(
+        "↳ a follow-up, sent with the turns before it   ~ streamed   (…) not by a policy: the reason why"
+    )
+    show.line("“to my cluster!” came with a header x-arch-cluster: vllm-coder of the client's own: no effect")
     for row in rows:
         for fault in _faults(row, stack):
             show.problem(f"{row.turn.says}: {fault}")
     show.expect(
-        all(row.answer.status == 200 for row in rows),
+        all(row.answer.status == HTTP_OK for row in rows),
         f"{total} of {total} answered, and by the model that was decided for each",
     )
 
@@ -104,7 +107,9 @@ async def _scene(client: AsyncOpenAI, log: DecisionLog, scene: tuple[Turn, ...],
     history: list[dict[str, str]] = []
     for place, turn in enumerate(scene):
         history.append({"role": "user", "content": turn.text or turn.says})
-        question = Question(tuple(history), turn.model, turn.api, turn.stream, headers=turn.headers)
+        question = Question(
+            tuple(history), turn.model, turn.api, turn.stream, session=turn.session, headers=turn.headers
+        )
         answer = await ask(client, question, f"demo-{number + 1}-{place + 1}")
         history.append({"role": "assistant", "content": answer.text})
         rows.append(Row(turn, place > 0, answer, await log.find(answer.request_id)))
@@ -142,20 +147,20 @@ def arrived(stack: Stack, request_id: str) -> list[str]:
     ]
 
 
-def _table(rows: list[Row], *, narrow: bool) -> Any:
+def _table(rows: list[Row], *, narrow: bool) -> Table:
     table = new_table()
-    table.add_column("prompt", no_wrap=True, overflow="ellipsis", ratio=1, min_width=16)
-    table.add_column("policy", no_wrap=True)
+    table.expand = True
+    table.add_column("prompt", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("policy (or reason)" if not narrow else "policy", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
-    table.add_column("model", no_wrap=True)
+    table.add_column("model", no_wrap=True, overflow="ellipsis", max_width=_MODEL_WIDTH)
     if not narrow:
         table.add_column("cluster", no_wrap=True)
     table.add_column("arm", no_wrap=True)
     table.add_column("shadow", no_wrap=True)
-    for name in ("decide", "total"):
+    for name in ("decision", "total"):
         table.add_column(f"{name}\nms", justify="right", no_wrap=True)
-    table.add_column("sta-\ntus" if narrow else "status", justify="right", no_wrap=True)
-    table.expand = True
+    table.add_column("HTTP", justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row, narrow=narrow))
     return table
@@ -163,23 +168,31 @@ def _table(rows: list[Row], *, narrow: bool) -> Any:
 
 def _cells(row: Row, *, narrow: bool) -> list[Text]:
     answer, decision = row.answer, row.decision
-    prompt = f"{'↳ ' if row.is_follow_up else ''}{row.turn.says}{' ~' if row.turn.stream else ''}"
-    policy = decision.get("policy") or f"({decision.get('reason', '–')})"
+    marks = f"{'↳ ' if row.is_follow_up else ''}{'~ ' if row.turn.stream else ''}"
+    policy, shadow = decision.get("policy"), decision.get("shadow")
     cells = [
-        Text(prompt),
-        Text(policy, style="" if decision.get("policy") else "dim"),
+        Text(f"{marks}{row.turn.says}"),
+        Text(policy) if policy else Text(f"({decision.get('reason', 'no server')})", style="dim"),
         Text(_number(decision.get("score"), 2)),
         Text(answer.model or "–"),
-        Text(decision.get("cluster") or "–"),
+        Text(_shortened(decision.get("cluster") or "–", _CLUSTER_WIDTH)),
         Text(decision.get("arm") or "–"),
-        Text((decision.get("shadow") or "–").rpartition("/")[2]),
+        Text("–" if not shadow else "yes" if narrow else shadow.rpartition("/")[2]),
         Text(_number(decision.get("total_ms"), 1)),
         Text(_number(answer.total_ms, 1)),
-        Text(str(answer.status or "none"), style="green" if answer.status == 200 else "bold red"),
+        Text(str(answer.status or "none"), style="green" if answer.status == HTTP_OK else "bold red"),
     ]
     if narrow:
         del cells[4]
     return cells
+
+
+def _shortened(text: str, width: int) -> str:
+    """A name of a mesh begins with a direction and ends with a host: the middle says least."""
+    if len(text) <= width:
+        return text
+    head = width // 3
+    return f"{text[:head]}…{text[head + 1 - width :]}"
 
 
 def _number(value: float | None, digits: int) -> str:

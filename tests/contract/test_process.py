@@ -1,0 +1,184 @@
+"""Real protobuf messages through the servicer, in memory: whole answers, in order."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import grpc
+import pytest
+from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+
+from ext_proc.core.types import Arm, Credential, Message, Policy, Route, Secret, Snapshot, Target, Verdict
+from ext_proc.server.routing import Live
+from ext_proc.server.servicer import Servicer
+from ext_proc.telemetry import Telemetry
+
+SMALL = Target(
+    "openai/small", "small", "openai", credential=Credential("authorization", Secret("Bearer s3cret"))
+)
+LARGE = Target("openai/large", "large", "large-cluster")
+CODE = Policy("code", "writing code")
+SNAPSHOT = Snapshot(
+    revision="r",
+    policies=(CODE,),
+    routes={"code": Route(CODE, (Arm("baseline", LARGE, 10_000),))},
+    targets={"openai/small": SMALL, "openai/large": LARGE},
+    models={},
+    aliases={},
+    default=SMALL,
+    on_failure=SMALL,
+    salt=b"salt",
+)
+BODY = b'{"messages":[{"role":"user","content":"pl4nted"}],"model":"gpt"}'
+
+
+class FakeAsker:
+    async def ask(self, messages: tuple[Message, ...], policies: tuple[Policy, ...]) -> Verdict:
+        if messages[-1].text == "break":
+            raise ZeroDivisionError(messages[-1].text)
+        return Verdict("code", (("code", 0.9),), 0.1)
+
+
+class FakeContext:
+    """Gives the messages of a list, then the end; keeps the answers."""
+
+    def __init__(self, messages: list[Any], metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        self._messages = list(messages)
+        self._metadata = metadata
+        self.answers: list[Any] = []
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._metadata
+
+    async def read(self) -> Any:
+        return self._messages.pop(0) if self._messages else grpc.aio.EOF
+
+    async def write(self, data: bytes) -> None:
+        self.answers.append(pb.ProcessingResponse.FromString(data))
+
+
+def headers(method: str = "POST", path: str = "/v1/chat/completions", **more: str) -> Any:
+    message = pb.ProcessingRequest()
+    values = {":method": method, ":path": path, "content-type": "application/json"}
+    for key, value in {**values, **{name.replace("_", "-"): text for name, text in more.items()}}.items():
+        message.request_headers.headers.headers.add(key=key, raw_value=value.encode())
+    return message
+
+
+def body(data: bytes) -> Any:
+    message = pb.ProcessingRequest()
+    message.request_body.body = data
+    message.request_body.end_of_stream = True
+    return message
+
+
+async def dialogue(*messages: Any, metadata: tuple[tuple[str, str], ...] = ()) -> list[Any]:
+    context = FakeContext(list(messages), metadata)
+    servicer = Servicer(lambda: Live(SNAPSHOT, FakeAsker(), 1 << 20), Telemetry())
+    await servicer.process(None, context)
+    return context.answers
+
+
+def set_headers(common: Any) -> dict[str, str]:
+    return {
+        option.header.key: option.header.raw_value.decode() for option in common.header_mutation.set_headers
+    }
+
+
+async def test_an_llm_call_waits_for_its_body_and_is_then_decided() -> None:
+    first, second = await dialogue(headers(x_arch_session="s"), body(BODY))
+    assert first.WhichOneof("response") == "request_headers"
+    assert not first.HasField("mode_override")
+    common = second.request_body.response
+    assert common.clear_route_cache
+    new_body = BODY.replace(b'"gpt"', b'"large"')
+    assert common.body_mutation.body == new_body
+    changed = set_headers(common)
+    assert 0 <= int(changed.pop("x-arch-bucket")) < 10_000
+    assert changed == {
+        "x-arch-cluster": "large-cluster",
+        "x-arch-model": "openai/large",
+        "x-arch-reason": "policy",
+        "x-arch-policy": "code",
+        "x-arch-arm": "baseline",
+        "content-length": str(len(new_body)),
+    }
+    assert "authorization" in common.header_mutation.remove_headers
+    metadata = second.dynamic_metadata.fields["arch_ext_proc"].struct_value.fields
+    assert metadata["policy"].string_value == "code"
+
+
+async def test_what_is_no_llm_call_passes_without_its_body() -> None:
+    (answer,) = await dialogue(headers("GET"))
+    assert answer.HasField("mode_override")
+    assert not answer.request_headers.response.HasField("header_mutation")
+
+
+@pytest.mark.parametrize(
+    ("sent", "more", "reason"),
+    [
+        (b"{bad", {}, "body_unreadable"),
+        (b"", {}, "body_empty"),
+        (BODY, {"content_encoding": "exotic"}, "encoding_unsupported"),
+        (b"\x1f\x8bno", {"content_encoding": "gzip"}, "body_unreadable"),
+    ],
+)
+async def test_a_body_that_cannot_be_read_goes_unchanged_to_the_default(
+    sent: bytes, more: dict[str, str], reason: str
+) -> None:
+    _, answer = await dialogue(headers(**more), body(sent))
+    common = answer.request_body.response
+    assert not common.HasField("body_mutation")
+    changed = set_headers(common)
+    assert (changed["x-arch-cluster"], changed["x-arch-reason"]) == ("openai", reason)
+    assert changed["authorization"] == "Bearer s3cret"
+
+
+async def test_a_bug_costs_no_request_and_quotes_no_content(capsys: pytest.CaptureFixture[str]) -> None:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger = logging.getLogger("ext_proc")
+    logger.addHandler(handler)
+    try:
+        _, answer = await dialogue(headers(), body(BODY.replace(b"pl4nted", b"break")))
+    finally:
+        logger.removeHandler(handler)
+    assert set_headers(answer.request_body.response)["x-arch-reason"] == "internal_error"
+    assert any(record.getMessage() == "bug" for record in records)
+    said = "".join(str(record.__dict__) for record in records)
+    assert "break" not in said
+    assert "s3cret" not in said
+
+
+async def test_other_parts_are_acknowledged_in_order() -> None:
+    names = ("request_trailers", "response_headers", "response_body", "response_trailers")
+    messages = []
+    for name in names:
+        message = pb.ProcessingRequest()
+        getattr(message, name).SetInParent()
+        messages.append(message)
+    answers = await dialogue(*messages)
+    assert tuple(answer.WhichOneof("response") for answer in answers) == names
+
+
+async def test_an_unknown_message_ends_the_stream_without_an_error() -> None:
+    assert await dialogue(pb.ProcessingRequest(), headers()) == []
+
+
+async def test_a_copy_gets_its_targets_model_and_key_and_loses_the_primarys() -> None:
+    role = (("x-arch-role", "shadow"), ("x-arch-target", "openai/large"))
+    _, answer = await dialogue(headers(path="/openai/chat/completions"), body(BODY), metadata=role)
+    common = answer.request_body.response
+    assert common.body_mutation.body == BODY.replace(b'"gpt"', b'"large"')
+    assert "authorization" in common.header_mutation.remove_headers
+    assert not common.clear_route_cache
+
+
+@pytest.mark.parametrize("target", ["openai/large", "nobody"])
+async def test_a_copy_that_cannot_be_rewritten_is_dropped(target: str) -> None:
+    role = (("x-arch-role", "shadow"), ("x-arch-target", target))
+    sent = b"{bad" if target == "openai/large" else BODY
+    _, answer = await dialogue(headers(), body(sent), metadata=role)
+    assert answer.WhichOneof("response") == "immediate_response"
