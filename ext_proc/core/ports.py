@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ext_proc.core.observation import Comparison, Observation
 from ext_proc.core.types import Message, Policy, Scores, Verdict
 
 
@@ -29,3 +30,24 @@ class Asker(Protocol):
 
     async def ask(self, messages: tuple[Message, ...], policies: tuple[Policy, ...]) -> Verdict:
         """Ask within the deadline. Never raises: a failure is a verdict too."""
+
+
+class ObservationSink(Protocol):
+    """Whoever wants to know of answers: metrics, the pair table, rollouts."""
+
+    def observed(self, observation: Observation) -> None:
+        """Take one answer's figures. Never raises, never waits: it runs on the event loop."""
+
+
+class ComparisonSink(Protocol):
+    """Whoever wants to know of compared answers."""
+
+    def compared(self, comparison: Comparison) -> None:
+        """Take one comparison. Never raises, never waits: it runs on the event loop."""
+
+
+class Similarity(Protocol):
+    """How near two texts are in meaning."""
+
+    async def similarity(self, one: str, other: str) -> float | None:
+        """The cosine of the texts' embeddings, in [-1, 1]. None when it cannot be had. Never raises."""

@@ -1,0 +1,97 @@
+"""What was seen of one answer, and what two answers to the same request have in common.
+
+Numbers, names and flags only: an answer's text is never in here, so these values may be counted, logged,
+stored and shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """Whose answer it is. `NOISE`: a copy to the primary's own model, to see it disagree with itself."""
+
+    PRIMARY = "primary"
+    SHADOW = "shadow"
+    NOISE = "noise"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One answer of one target.
+
+    `arm` is empty for a copy and where no split decided. `status` is 0 when there was no answer at all.
+    `broken` says that an answer began well and did not end well: cut off, or an error event in a stream.
+    `fallback` says that another target than the first choice answered.
+
+    Units: seconds from the request's last byte (`latency_s` to the answer's last byte, `first_byte_s` to
+    its first body byte); `at` in seconds since the epoch; `cost` in the currency of the file's prices.
+    None: not known, never a guess.
+    """
+
+    request_id: str
+    policy: str
+    arm: str
+    target: str
+    role: Role
+    status: int
+    latency_s: float
+    at: float
+    first_byte_s: float | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost: float | None = None
+    broken: bool = False
+    fallback: bool = False
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the provider failed: no answer, 429, 5xx, or an answer that broke off.
+
+        Other 4xx are the client's doing, and both arms of a split get their share of them.
+        """
+        return self.broken or self.status in (0, 429) or self.status >= 500
+
+
+class Preference(StrEnum):
+    """What a judge preferred, not knowing which answer was whose."""
+
+    PRIMARY = "primary"
+    SHADOW = "shadow"
+    TIE = "tie"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A primary's answer beside a copy's, to the same request.
+
+    `exact`: the same text, white space aside. `similarity`: the cosine of their embeddings, -1 to 1.
+    `length_ratio`: the copy's characters by the primary's. `structured_equal`: the same JSON and the
+    same tool calls, where both answers have some. None: this could not be compared, as when one of the
+    two failed. `shadow.role` tells a shadow from the noise floor.
+    """
+
+    primary: Observation
+    shadow: Observation
+    at: float
+    exact: bool | None = None
+    similarity: float | None = None
+    length_ratio: float | None = None
+    structured_equal: bool | None = None
+    primary_refused: bool | None = None
+    shadow_refused: bool | None = None
+    judge: Preference | None = None
+
+    @property
+    def policy(self) -> str:
+        return self.primary.policy
+
+    @property
+    def primary_target(self) -> str:
+        return self.primary.target
+
+    @property
+    def shadow_target(self) -> str:
+        return self.shadow.target
