@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ext_proc.config.catalog import Catalog, entries_of
-from ext_proc.config.document import Mark, Path, Report, shown
+from ext_proc.config.document import Document, Mark, Path, Report, shown
 from ext_proc.config.draft import Draft
 from ext_proc.config.schema import InlinePreference, Preference, WeightedTarget
 from ext_proc.config.weights import normalise
@@ -40,6 +40,7 @@ def build_routes(draft: Draft, catalog: Catalog, report: Report) -> dict[str, Ro
             report.add(
                 document.mark((*path, "domain")), text, "remove domain: a policy without one covers a domain"
             )
+        _check_examples(document, written, report)
         if name in lines:
             hint = f"merge them, or rename one: the first is in line {lines[name]}"
             report.add(mark, f'two policies are called "{shown(name)}"', hint)
@@ -62,7 +63,13 @@ def _policies(draft: Draft) -> Iterator[_Written]:
 
 def _route(draft: Draft, catalog: Catalog, written: _Written, report: Report) -> Route | None:
     preference, path = written.preference, written.path
-    policy = Policy(preference.name, preference.description, preference.domain)
+    policy = Policy(
+        preference.name,
+        preference.description,
+        preference.domain,
+        _texts(preference.examples),
+        _texts(preference.not_examples),
+    )
     if not isinstance(preference, Preference):
         target = catalog.targets.get(written.served_by or "")
         return None if target is None else Route(policy, (Arm("baseline", target, WHOLE_PER_10K),))
@@ -74,6 +81,24 @@ def _route(draft: Draft, catalog: Catalog, written: _Written, report: Report) ->
         text = f'"prefer: {chosen_by.prefer}" has no effect: models are used in the order written'
         report.add(mark, text, 'write "prefer: none", or remove selection_policy', is_warning=True)
     return Route(policy, arms, shadows, fallbacks) if arms else None
+
+
+def _texts(written: list[str | None] | None) -> tuple[str, ...]:
+    return tuple(text for text in written or () if text is not None)
+
+
+def _check_examples(document: Document, written: _Written, report: Report) -> None:
+    """A message belongs to a policy or does not, and saying so twice says no more."""
+    seen: dict[str, str] = {}
+    for key in ("examples", "not_examples"):
+        for index, text in enumerate(getattr(written.preference, key) or ()):
+            if text in seen:
+                problem = "this message is here twice"
+                if seen[text] != key:
+                    problem = 'this message is in "examples" as well'
+                report.add(document.mark((*written.path, key, index)), problem, "keep one of them")
+            elif text is not None:
+                seen[text] = key
 
 
 def _destinations(

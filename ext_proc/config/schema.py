@@ -15,6 +15,7 @@ from ext_proc.config.values import (
     Cluster,
     CredentialHeader,
     Description,
+    Example,
     Host,
     Ip,
     Model,
@@ -35,6 +36,7 @@ MAX_POLICIES = 500
 MAX_ALIASES = 1_000
 MAX_RANKED = 32
 MAX_SHADOWS = 8
+MAX_EXAMPLES = 32
 
 ENVOY_PORT = 10_000
 ARCHGW_PORT = 12_000
@@ -50,12 +52,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
+Examples = Annotated[list[Example | None], Field(max_length=MAX_EXAMPLES)]
+
+
 class InlinePreference(Section):
     """A policy written under the provider that serves it (archgw, 2025)."""
 
     name: Name
     description: Description
     domain: Name | None = None
+    examples: Examples | None = None
+    not_examples: Examples | None = None
 
 
 Interface = Literal[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 from ext_proc.config.catalog import DEFAULT, Catalog, build_catalog
 from ext_proc.config.document import Path, Report, shown
@@ -189,7 +189,7 @@ def _digest(snapshot: Snapshot, router: RouterSettings, salt: bytes | None) -> s
     """
     policies = [
         (
-            (route.policy.name, route.policy.description, route.policy.domain),
+            astuple(route.policy),
             [(arm.name, arm.target.name, arm.weight_per_10k) for arm in route.arms],
             [(shadow.target.name, shadow.percent_per_10k) for shadow in route.shadows],
             [target.name for target in route.fallbacks],

@@ -16,6 +16,7 @@ from ext_proc.core.headers import DECISION
 
 MAX_NAME = 128
 MAX_DESCRIPTION = 4_000
+MAX_EXAMPLE = 2_000
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -92,16 +93,24 @@ def model(value: object) -> str:
 
 
 def description(value: object) -> str:
+    return _prose(
+        value,
+        MAX_DESCRIPTION,
+        "say in a sentence what the user wants",
+        "shorten it to what tells it from the others",
+    )
+
+
+def example(value: object) -> str:
+    return _prose(value, MAX_EXAMPLE, "write a message as a user would", "keep the part that shows the task")
+
+
+def _prose(value: object, most: int, hint_empty: str, hint_long: str) -> str:
     text = _text(value).strip()
     if not text.isascii() and any(0xD800 <= ord(char) <= 0xDFFF for char in text):
         raise wrong("holds half a character (a surrogate)", "write the character itself")
-    if not text or len(text) > MAX_DESCRIPTION:
-        raise wrong(
-            f"must have 1 to {MAX_DESCRIPTION} characters",
-            "say in a sentence what the user wants"
-            if not text
-            else "shorten it to what tells it from the others",
-        )
+    if not text or len(text) > most:
+        raise wrong(f"must have 1 to {most} characters", hint_long if text else hint_empty)
     return text
 
 
@@ -227,6 +236,7 @@ Name = Annotated[str, BeforeValidator(name)]
 Model = Annotated[str, BeforeValidator(model)]
 Cluster = Annotated[str, BeforeValidator(cluster)]
 Description = Annotated[str, BeforeValidator(description)]
+Example = Annotated[str, BeforeValidator(example)]
 Weight = Annotated[float, BeforeValidator(weight)]
 Percent = Annotated[int, BeforeValidator(percent)]
 Threshold = Annotated[float, BeforeValidator(threshold)]

@@ -32,11 +32,17 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the router chooses among. `domain` names the broader policy that this one narrows, if any."""
+    """What the router chooses among. `domain` names the broader policy that this one narrows, if any.
+
+    `examples` are messages that fall under it, `not_examples` some that seem to and do not: a router
+    may use them or not.
+    """
 
     name: str
     description: str
     domain: str | None = None
+    examples: tuple[str, ...] = ()
+    not_examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

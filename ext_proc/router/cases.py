@@ -75,5 +75,10 @@ def _policies_of(row: dict[str, Any], path: Path, sets: dict[str, tuple[Policy, 
         if given is None:
             text = (path.parent / "policy_sets" / f"{name}.yaml").read_text(encoding="utf-8")
             given = yaml.safe_load(text)["policies"]
-        sets[key] = tuple(Policy(item["name"], item.get("description") or "") for item in given)
+        sets[key] = tuple(map(_policy_of, given))
     return sets[key]
+
+
+def _policy_of(item: dict[str, Any]) -> Policy:
+    examples, not_examples = (tuple(item.get(key) or ()) for key in ("examples", "not_examples"))
+    return Policy(item["name"], item.get("description") or "", examples=examples, not_examples=not_examples)

@@ -156,6 +156,18 @@ routing_preferences:
     assert [policy.domain for policy in snapshot.policies] == ["letters", None, None]
 
 
+def test_a_policy_carries_its_examples_wherever_it_stands() -> None:
+    inline = "routing_preferences: [{name: b, description: d, examples: [do b]}]"
+    top = "{name: t, description: d, not_examples: [' undo t '], models: [a]}"
+    snapshot = decisions(
+        f"model_providers: [{{model: openai/a, default: true, {inline}}}]\nrouting_preferences: [{top}]"
+    )
+    assert snapshot.policies == (
+        Policy("b", "d", examples=("do b",)),
+        Policy("t", "d", not_examples=("undo t",)),
+    )
+
+
 def test_inline_and_top_level_policies_mix_in_the_order_of_the_file() -> None:
     top = "routing_preferences: [{name: top, description: d, models: [b]}]\n"
     inline = """\
@@ -324,6 +336,8 @@ CHANGES = [
     ("weight: 10", "weight: 11"),
     ("percent: 5", "percent: 6"),
     ("about x", "about y"),
+    ("about x", "about x\n    examples: [do x]"),
+    ("about x", "about x\n    not_examples: [undo x]"),
     ("salt: 0", "salt: 1"),
     ("target: llama", "target: gpt-4o"),
     ("deadline: 100ms", "deadline: 101ms"),

@@ -134,6 +134,26 @@ APPENDED = [
         '5:23: this policy has no "name" — write e.g. "name: code review"',
         '5:49: there is no provider "lama" — did you mean "llama"?',
     ),
+    # examples
+    (
+        POLICY + "    models: [llama]\n    examples: [fix it, 3]\n    not_examples: [fix it]\n",
+        '9:24: "examples" must be text, not a number — put it in quotes',
+        '10:20: this message is in "examples" as well — keep one of them',
+    ),
+    (
+        POLICY + "    models: [llama]\n    examples: [fix it, fix it ]\n",
+        "9:24: this message is here twice — keep one of them",
+    ),
+    (
+        POLICY + f"    models: [llama]\n    examples: ['', {'a' * 2001}]\n    not_examples: x\n",
+        '9:16: "examples" must have 1 to 2000 characters — write a message as a user would',
+        '9:20: "examples" must have 1 to 2000 characters — keep the part that shows the task',
+        '10:19: "not_examples" must be a list — begin each entry with "- "',
+    ),
+    (
+        POLICY + f"    models: [llama]\n    not_examples: [{', '.join(map(str, 'ab' * 16))}, c]\n",
+        '9:19: "not_examples" has too many entries — at most 32 are possible',
+    ),
     # weights, shadows
     (
         POLICY + "    targets: [{model: llama, weight: 0}, {model: gpt-4o-mini, weight: 0}]\n",

@@ -38,6 +38,13 @@ def test_policies_from_a_set_beside_the_file(tmp_path: Path) -> None:
     assert case.policies == POLICIES
 
 
+def test_policies_carry_their_examples(tmp_path: Path) -> None:
+    policy = {"name": "code", "examples": ["fix this"], "not_examples": ["fix my car"], "license": "none"}
+    row = {"messages": [USER], "gold": "code", "policies": [policy]}
+    (case,) = read_cases(file_of(tmp_path, row))
+    assert case.policies == (Policy("code", "", examples=("fix this",), not_examples=("fix my car",)),)
+
+
 def test_a_conversation_with_a_label_per_turn_is_a_case_per_turn(tmp_path: Path) -> None:
     messages = [USER, ASSISTANT, USER, ASSISTANT]
     row = {"messages": messages, "gold": {"1": "code", "2": "other"}, "policies": INLINE}
