@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from demo.processes import Child, command, free_port
+from demo import processes
+from demo.processes import Child, free_port
 from ext_proc.config.load import load
 from ext_proc.core.settings import Address
 from ext_proc.envoy_config import render_bootstrap
@@ -72,21 +73,13 @@ async def running_mesh(folder: Path) -> AsyncIterator[Mesh]:
             bootstrap["admin"] = {"address": _address(admin)}
             file = folder / f"{name}.yaml"
             file.write_text(yaml.safe_dump(bootstrap))
-            arguments = [command("envoy"), "-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
-            child = Child(
-                [*arguments, "--log-level", "error"],
-                f"http://127.0.0.1:{admin}/ready",
-                folder / f"{name}.log",
-            )
+            child = processes.envoy(file, f"http://127.0.0.1:{admin}", folder / f"{name}.log")
             cleanup.push_async_callback(child.stop)
             await child.start()
 
         await envoy("upstream", _upstream(ports["upstream"]))
-        server = Child(
-            [command("arch-ext-proc"), "serve", str(config_file), "--log-level", "ERROR"],
-            f"http://127.0.0.1:{ports['admin']}/readyz",
-            folder / "server.log",
-        )
+        admin_url = f"http://127.0.0.1:{ports['admin']}"
+        server = processes.server(config_file, admin_url, folder / "server.log", log_level="ERROR")
         cleanup.push_async_callback(server.stop)
         await server.start()
         routed = yaml.safe_load(render_bootstrap(configuration, servers))

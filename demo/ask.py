@@ -54,6 +54,15 @@ def client(envoy_url: str) -> openai.AsyncOpenAI:
     )
 
 
+async def warm_up(stand_in_url: str) -> None:
+    """Let the client build what it builds at its first answers, so that no figure holds it."""
+    async with client(stand_in_url.removesuffix("/v1")) as to:
+        for api in ("chat", "responses", "embeddings"):
+            for stream in (False, True):
+                question = Question(({"role": "user", "content": "hello"},), api=api, stream=stream)
+                await ask(to, question, "warm-up")
+
+
 async def ask(to: openai.AsyncOpenAI, question: Question, request_id: str) -> Answer:
     """Send one request and read its answer to the end. Errors: none, they are in the answer."""
     headers = {**question.headers, "x-request-id": request_id}

@@ -17,13 +17,19 @@ from demo.stack import Stack
 
 HTTP_OK = 200
 TWO_MB = 2_000_000
-_CODE_LINE = "    total = total + price * quantity  # add this line of the order to the sum\n"
+JUDGED = ("policy", "no_policy_matched")
+"""The reasons that a router's judgement is behind."""
+
+_CODE_LINE = "    except KeyError: return None\n"
 _CLUSTER_WIDTH, _MODEL_WIDTH = 22, 20
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One request of a scene and the policy or reason that it ought to get. `text` overrides `says`."""
+    """One request of a scene, and the policy or reason that a person would give it.
+
+    `text` is what is sent where `says` is short for it.
+    """
 
     says: str
     expect: str
@@ -37,8 +43,8 @@ class Turn:
 
 SCENES: tuple[tuple[Turn, ...], ...] = (
     (
-        Turn("write a Python date parser", "code generation"),
-        Turn("make it shorter", "code generation", stream=True),
+        Turn("write a Python function that parses dates", "code generation"),
+        Turn("now the same in Rust", "code generation", stream=True),
         Turn("why does it fail? debug it", "code understanding"),
     ),
     (Turn("write a csv parser in Go", "code generation", session="user-18"),),
@@ -57,9 +63,9 @@ SCENES: tuple[tuple[Turn, ...], ...] = (
     (Turn("a poem, to my cluster!", "creative writing", headers={"x-arch-cluster": "vllm-coder"}),),
     (
         Turn(
-            "find the bug in … (2 MB)",
+            "explain this code … (2 MB)",
             "code understanding",
-            text=f"please find the bug in this code:\n{_CODE_LINE * (TWO_MB // len(_CODE_LINE))}",
+            text=f"explain what this function does:\n{_CODE_LINE * (TWO_MB // len(_CODE_LINE))}",
         ),
     ),
 )
@@ -80,6 +86,10 @@ class Row:
     def policy_or_reason(self) -> str:
         return self.decision.get("policy") or str(self.decision.get("reason", "no decision"))
 
+    @property
+    def is_as_expected(self) -> bool:
+        return self.policy_or_reason == self.turn.expect
+
 
 async def play(show: Show, stack: Stack, client: AsyncOpenAI, log: DecisionLog) -> None:
     """Send every scene, print the table, check what was promised."""
@@ -93,6 +103,9 @@ async def play(show: Show, stack: Stack, client: AsyncOpenAI, log: DecisionLog) 
         "↳ a follow-up, sent with the turns before it   ~ streamed   (…) not by a policy: the reason why"
     )
     show.line("“to my cluster!” came with a header x-arch-cluster: vllm-coder of the client's own: no effect")
+    if show.is_narrow:
+        targets = stack.configuration.snapshot.targets.values()
+        show.line("clusters: " + ", ".join(f"{target.model} at {target.cluster}" for target in targets))
     for row in rows:
         for fault in _faults(row, stack):
             show.problem(f"{row.turn.says}: {fault}")
@@ -100,6 +113,11 @@ async def play(show: Show, stack: Stack, client: AsyncOpenAI, log: DecisionLog) 
         all(row.answer.status == HTTP_OK for row in rows),
         f"{total} of {total} answered, and by the model that was decided for each",
     )
+    # What a model judges is no promise: it may differ between weights and even between processors.
+    for row in rows:
+        if not row.is_as_expected:
+            show.line(f"  ≠ {row.turn.says}: a person would say {row.turn.expect}")
+    show.line(f"  {sum(row.is_as_expected for row in rows)} of {total} decided as a person would")
 
 
 async def _scene(client: AsyncOpenAI, log: DecisionLog, scene: tuple[Turn, ...], number: int) -> list[Row]:
@@ -122,7 +140,7 @@ def _faults(row: Row, stack: Stack) -> list[str]:
     if answer.error:
         return [answer.error]
     faults = []
-    if row.policy_or_reason != row.turn.expect:
+    if decision.get("reason") not in JUDGED and not row.is_as_expected:
         faults.append(f"decided {row.policy_or_reason}, expected {row.turn.expect}")
     target = stack.configuration.snapshot.targets.get(decision.get("model", ""))
     if target is None:

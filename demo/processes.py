@@ -13,12 +13,18 @@ from pathlib import Path
 
 import aiohttp
 
-START_LIMIT_S = 30.0
+START_LIMIT_S = 60.0
+"""Envoy is ready in 0.1 s and the server in one; a busy machine may take a while longer."""
+
 STOP_LIMIT_S = 15.0
 
 
 class DidNotStart(Exception):
     """A child process ended or hung before it was ready; the text holds the end of its log."""
+
+
+class Refused(Exception):
+    """Envoy does not accept a configuration; the text is what it says."""
 
 
 def free_port() -> int:
@@ -60,7 +66,13 @@ class Child:
         """Start, and wait until it is ready. Errors: DidNotStart."""
         with self.log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *self._arguments, stdout=output, stderr=output, env=self._environ
+                *self._arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._environ,
+                # Ctrl-C is for whoever started us: they stop this when its clients are done.
+                start_new_session=True,
             )
         try:
             async with asyncio.timeout(START_LIMIT_S):
@@ -110,3 +122,51 @@ class Child:
 
     async def wait(self) -> int | None:
         return await self._process.wait() if self._process else None
+
+
+def server(
+    config_file: Path,
+    admin_url: str,
+    log: Path,
+    environ: Mapping[str, str] | None = None,
+    *,
+    log_level: str = "INFO",
+    log_format: str = "human",
+) -> Child:
+    """The real server. `admin_url` is what the file's `admin` section comes to under `environ`."""
+    arguments = [command("arch-ext-proc"), "serve", str(config_file)]
+    arguments += ["--log-level", log_level, "--log-format", log_format]
+    return Child(arguments, f"{admin_url}/readyz", log, environ)
+
+
+def envoy(
+    bootstrap: Path,
+    admin_url: str,
+    log: Path,
+    environ: Mapping[str, str] | None = None,
+    *,
+    concurrency: int = 1,
+) -> Child:
+    """The real Envoy. `concurrency` is its number of worker threads. Its access log is in `log` too."""
+    arguments = [command("envoy"), "-c", str(bootstrap), "--concurrency", str(concurrency)]
+    arguments += ["--disable-hot-restart", "--log-level", "warning"]
+    return Child(arguments, f"{admin_url}/ready", log, environ)
+
+
+async def validate(bootstrap: Path) -> None:
+    """Let Envoy check a configuration without running it. Errors: Refused."""
+    process = await asyncio.create_subprocess_exec(
+        *(command("envoy"), "--mode", "validate", "--log-level", "warning", "-c", str(bootstrap)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(START_LIMIT_S):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise Refused(output.decode(errors="replace"))

@@ -48,6 +48,8 @@ async def _demo(show: Show) -> None:
     wanted = places(CONFIG_FILE)
     async with _stack(show, wanted, usual=False) as stack:
         log = DecisionLog(stack.server.log)
+        for stand_in in stack.stand_ins.values():
+            await ask.warm_up(stand_in.base_url)
         async with ask.client(stack.url) as client:
             show.title("2  What went where, and why")
             await conversations.play(show, stack, client, log)

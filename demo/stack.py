@@ -10,7 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from demo.processes import Child, command, free_port
+from demo import processes
+from demo.processes import Child, free_port
 from demo.stand_in import StandIn
 from ext_proc.config.load import load
 from ext_proc.core.settings import Address, Configuration
@@ -84,23 +85,11 @@ async def running_stack(  # noqa: PLR0913
         bootstrap.write_text(render_bootstrap(configuration, servers))
         admin_url = f"http://127.0.0.1:{ports['ARCH_ADMIN_PORT']}"
         envoy_admin_url = f"http://127.0.0.1:{ports['ENVOY_ADMIN_PORT']}"
-        server = Child(
-            [
-                *(command("arch-ext-proc"), "serve", str(config_file)),
-                *("--log-level", log_level, "--log-format", log_format),
-            ],
-            f"{admin_url}/readyz",
-            folder / "server.log",
-            values,
+        server = processes.server(
+            config_file, admin_url, folder / "server.log", values, log_level=log_level, log_format=log_format
         )
-        envoy = Child(
-            [
-                *(command("envoy"), "-c", str(bootstrap), "--concurrency", str(concurrency)),
-                *("--disable-hot-restart", "--log-level", "warning"),
-            ],
-            f"{envoy_admin_url}/ready",
-            folder / "envoy.log",
-            envoy_environ,
+        envoy = processes.envoy(
+            bootstrap, envoy_admin_url, folder / "envoy.log", envoy_environ, concurrency=concurrency
         )
         for name, child in (("the server", server), ("Envoy", envoy)):
             announce(name)

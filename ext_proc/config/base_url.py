@@ -79,17 +79,22 @@ def _at(url: str) -> Provider:
 
 
 WELL_KNOWN: Mapping[str, Provider] = {
-    "openai": _at("https://api.openai.com/v1"),  # platform.openai.com/docs/api-reference
-    "anthropic": Provider(
-        parse_base_url("https://api.anthropic.com/v1"), "x-api-key"
-    ),  # docs.anthropic.com/en/api/overview
-    "groq": _at("https://api.groq.com/openai/v1"),  # console.groq.com/docs/openai
-    "mistral": _at("https://api.mistral.ai/v1"),  # docs.mistral.ai/api
-    "deepseek": _at("https://api.deepseek.com/v1"),  # api-docs.deepseek.com
-    "xai": _at("https://api.x.ai/v1"),  # docs.x.ai/docs/api-reference
-    "together_ai": _at("https://api.together.xyz/v1"),  # docs.together.ai/docs/openai-api-compatibility
-    "gemini": _at(
-        "https://generativelanguage.googleapis.com/v1beta/openai"
-    ),  # ai.google.dev/gemini-api/docs/openai
-    "openrouter": _at("https://openrouter.ai/api/v1"),  # openrouter.ai/docs/api-reference/overview
+    "openai": _at("https://api.openai.com/v1"),
+    "anthropic": Provider(parse_base_url("https://api.anthropic.com/v1"), "x-api-key"),
+    "groq": _at("https://api.groq.com/openai/v1"),
+    "mistral": _at("https://api.mistral.ai/v1"),
+    "deepseek": _at("https://api.deepseek.com/v1"),
+    "xai": _at("https://api.x.ai/v1"),
+    "together_ai": _at("https://api.together.ai/v1"),
+    "gemini": _at("https://generativelanguage.googleapis.com/v1beta/openai"),
+    "openrouter": _at("https://openrouter.ai/api/v1"),
 }
+"""Where providers serve what follows `/v1` of an OpenAI or Anthropic client.
+
+Source: the default base URL, and the path of a chat completion, in each provider's own Python client:
+openai 3.54, anthropic 2.12, groq 1.7, mistralai 3.7, together 3.1 (also docs.together.ai, "OpenAI
+compatibility"), openrouter 1.3. Of xai-sdk 1.21 only the host, because it speaks gRPC; the path is that
+of docs.x.ai, "REST API reference". DeepSeek: api-docs.deepseek.com, "Your first API call", which
+recommends the host alone and takes `/v1` for the sake of OpenAI clients. Gemini:
+ai.google.dev/gemini-api/docs/openai.
+"""
