@@ -26,19 +26,26 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@$(PIP) -e '.[test]'
 	@touch $@
 
+$(VENV)/.redis: | $(BIN)/python
+	@command -v redis-server >/dev/null || { echo "· installing Debian's redis-server, which some tests run"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -qq --no-install-recommends redis-server >/dev/null; } || \
+	  { echo "The tests need redis-server on PATH"; exit 1; }
+	@touch $@
+
 demo: $(VENV)/.demo ## Real Envoy, stand-in models: what goes where and why, and what a crash costs
 	@$(BIN)/python -m demo.run
 
 run: $(VENV)/.demo ## The same mesh, kept up until Ctrl-C
 	@$(BIN)/python -m demo.run --keep
 
-test: $(VENV)/.test ## Every test, the end-to-end ones against the real Envoy
+test: $(VENV)/.test $(VENV)/.redis ## Every test, the end-to-end ones against the real Envoy
 	@$(BIN)/python -m pytest
 
 unit: $(VENV)/.test ## The tests that need no process and no socket
 	@$(BIN)/python -m pytest tests/unit tests/property tests/contract
 
-e2e: $(VENV)/.test ## The tests through the real Envoy
+e2e: $(VENV)/.test $(VENV)/.redis ## The tests through the real Envoy
 	@$(BIN)/python -m pytest tests/e2e
 
 lint: $(VENV)/.test ## ruff, mypy, and who may import whom

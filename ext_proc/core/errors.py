@@ -51,6 +51,28 @@ class RouterError(Exception):
         self.reason = reason
 
 
+class StoreFailure(StrEnum):
+    """Why a rollout store did not do what it was asked: a metric label."""
+
+    CONFLICT = "conflict"
+    FENCED = "fenced"
+    LOCKED = "locked"
+    FULL = "full"
+    CORRUPT = "corrupt"
+    READ_ONLY = "read_only"
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    OTHER = "other"
+
+
+class StoreError(Exception):
+    """A rollout store did not do what it was asked. The text names no address: it may hold a password."""
+
+    def __init__(self, failure: StoreFailure, text: str) -> None:
+        super().__init__(text)
+        self.failure = failure
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
     """One thing wrong in a configuration file. `line` and `column` count from 1."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from ext_proc.core.observation import Comparison, Observation
@@ -51,3 +53,52 @@ class Similarity(Protocol):
 
     async def similarity(self, one: str, other: str) -> float | None:
         """The cosine of the texts' embeddings, in [-1, 1]. None when it cannot be had. Never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A rollout's state as it is stored: JSON text. `version` counts its writes from 1."""
+
+    document: str
+    version: int
+
+
+class RolloutStore(Protocol):
+    """Where rollouts are kept: their states, their histories, and who of several replicas may write.
+
+    All texts are JSON that the store does not read. Every method ends within a few seconds and raises
+    nothing but `StoreError`.
+    """
+
+    async def load(self) -> Mapping[str, Stored]:
+        """Every state, by policy."""
+
+    async def save(
+        self, policy: str, document: str, events: tuple[str, ...], *, expected: int, token: int
+    ) -> int:
+        """Write a state and what led to it, both or neither; the new version.
+
+        `expected` is the version that this one replaces, 0 for none; `token` that of the lease.
+        Errors: StoreError, with CONFLICT when another version is there, FENCED when a later lease was given.
+        """
+
+    async def history(self, policy: str, limit: int) -> tuple[str, ...]:
+        """The last events of a policy, the oldest first."""
+
+    async def revision(self) -> int:
+        """A number that changes with every save: what a follower polls."""
+
+    async def acquire(self, holder: str, ttl_s: float) -> int | None:
+        """Take or renew the right to write: its fencing token, or None while another holds it."""
+
+    async def release(self, holder: str) -> None:
+        """Give the right to write back, if it is held."""
+
+    async def send(self, message: str) -> None:
+        """Leave a message for whoever holds the lease. Old ones are dropped when nobody reads them."""
+
+    async def receive(self) -> tuple[str, ...]:
+        """Take the messages, the oldest first. Each is taken once."""
+
+    async def close(self) -> None:
+        """Free what the store holds. No call follows."""
