@@ -28,6 +28,8 @@ class Observation:
 
     Units: seconds from the request's last byte (`latency_s` to the answer's last byte, `first_byte_s` to
     its first body byte); `at` in seconds since the epoch; `cost` in the currency of the file's prices.
+    `bucket` is the session's in its policy's split (`affinity.bucket_of`): the requests of one session
+    share it, so that statistics can tell ten requests of one session from ten sessions.
     None: not known, never a guess.
     """
 
@@ -45,6 +47,7 @@ class Observation:
     cost: float | None = None
     broken: bool = False
     fallback: bool = False
+    bucket: int | None = None
 
     @property
     def is_error(self) -> bool:

@@ -1,0 +1,144 @@
+"""Rollout states, events and windows as JSON and back, for the stores and between replicas.
+
+The shape is that of the dataclasses: an object per dataclass with its fields' names, enums by their
+value, sets as sorted lists. A stored state says its `schema`. Reading checks every value against the
+field's type, since a store may hold anything; a field that is missing takes its default, one that is
+unknown is an error: it would be lost on the next write.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from enum import StrEnum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from ext_proc.core.rollout_types import Event, RolloutState
+
+SCHEMA = 1
+"""Version of the stored state's shape. A reader refuses another one rather than guess."""
+
+T = TypeVar("T")
+
+
+class StateError(ValueError):
+    """A stored value that cannot be read. The text names the place in it and what was expected there."""
+
+
+def dump_state(state: RolloutState) -> str:
+    return json.dumps({"schema": SCHEMA, **as_plain(state)}, separators=(",", ":"))
+
+
+def load_state(text: str | bytes) -> RolloutState:
+    """Read what `dump_state` wrote. Errors: StateError."""
+    plain = _parse(text)
+    schema = plain.pop("schema", None)
+    if schema != SCHEMA:
+        raise StateError(f"state: schema {schema!r} is not {SCHEMA}, the one this version reads")
+    return from_plain(RolloutState, plain, "state")
+
+
+def dump_event(event: Event) -> str:
+    return json.dumps({"schema": SCHEMA, **as_plain(event)}, separators=(",", ":"))
+
+
+def load_event(text: str | bytes) -> Event:
+    """Read what `dump_event` wrote. Errors: StateError."""
+    plain = _parse(text)
+    plain.pop("schema", None)
+    return from_plain(Event, plain, "event")
+
+
+def as_plain(value: Any) -> Any:
+    """A value of the rollout's types as dicts, lists, strings and numbers."""
+    if is_dataclass(value):
+        return {field.name: as_plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_plain(item) for key, item in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(as_plain(item) for item in value)
+    if isinstance(value, tuple | list):
+        return [as_plain(item) for item in value]
+    return value
+
+
+def from_plain(kind: type[T], plain: Any, where: str) -> T:
+    """The value of a dataclass that `as_plain` gave this. Errors: StateError."""
+    if not isinstance(plain, dict):
+        raise StateError(f"{where}: expected an object, found {type(plain).__name__}")
+    of: Any = kind  # mypy takes a TypeVar for unhashable
+    hints = _hints(of)
+    if unknown := sorted(set(plain) - set(hints)):
+        raise StateError(f"{where}: unknown field {unknown[0]!r}; a newer version may have written it")
+    found = {name: _read(hints[name], item, f"{where}.{name}") for name, item in plain.items()}
+    for field in fields(of):
+        if field.name not in found and field.default is MISSING and field.default_factory is MISSING:
+            raise StateError(f"{where}: field {field.name!r} is missing")
+    return kind(**found)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _parse(text: str | bytes) -> dict[str, Any]:
+    try:
+        plain = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StateError(f"not JSON: {error}") from None
+    if not isinstance(plain, dict):
+        raise StateError(f"expected an object, found {type(plain).__name__}")
+    return plain
+
+
+def _read(hint: Any, plain: Any, where: str) -> Any:
+    """`plain` as a value of the annotated type."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (UnionType,):
+        if plain is None and NoneType in args:
+            return None
+        (inner,) = (arg for arg in args if arg is not NoneType)
+        return _read(inner, plain, where)
+    if origin is tuple or origin is frozenset:
+        if not isinstance(plain, list):
+            raise StateError(f"{where}: expected a list, found {type(plain).__name__}")
+        return origin(_read(args[0], item, f"{where}[{index}]") for index, item in enumerate(plain))
+    if origin is Mapping:
+        if not isinstance(plain, dict):
+            raise StateError(f"{where}: expected an object, found {type(plain).__name__}")
+        return {
+            _key(args[0], key, where): _read(args[1], item, f"{where}.{key}") for key, item in plain.items()
+        }
+    if isinstance(hint, type) and is_dataclass(hint):
+        return from_plain(hint, plain, where)
+    return _scalar(hint, plain, where)
+
+
+def _key(hint: Any, key: str, where: str) -> Any:
+    if hint is not int:
+        return _scalar(hint, key, where)
+    try:
+        return int(key)
+    except ValueError:
+        raise StateError(f"{where}: {key!r} is no whole number") from None
+
+
+def _scalar(hint: Any, plain: Any, where: str) -> Any:
+    if hint is float and isinstance(plain, int | float) and not isinstance(plain, bool):
+        if not abs(plain) <= sys.float_info.max:  # NaN too
+            raise StateError(f"{where}: {plain} is not finite")
+        return float(plain)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        try:
+            return hint(plain)
+        except ValueError:
+            raise StateError(f"{where}: {plain!r} is none of {', '.join(hint)}") from None
+    # type(), not isinstance: true is no count.
+    if type(plain) is not hint:
+        raise StateError(f"{where}: expected {hint.__name__}, found {type(plain).__name__}")
+    return plain
