@@ -11,7 +11,7 @@ from ext_proc.config.draft import Draft
 from ext_proc.config.environment import read_secret
 from ext_proc.config.schema import ModelProvider
 from ext_proc.core.settings import Upstream
-from ext_proc.core.types import Credential, Secret, Target
+from ext_proc.core.types import Credential, Price, Secret, Target
 
 DEFAULT = "default"
 """What `on_failure` calls the default provider, so no provider can be called that."""
@@ -118,6 +118,9 @@ def build_catalog(draft: Draft, environ: Mapping[str, str], report: Report) -> C
             path_prefix=(base_url.path or None) if base_url else None,
             credential=credential,
             passthrough_auth=entry.passthrough_auth,
+            price=Price(entry.price.input_per_million, entry.price.output_per_million)
+            if entry.price
+            else None,
         )
         if not is_lost:
             catalog.targets[name] = target

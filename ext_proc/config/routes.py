@@ -80,7 +80,8 @@ def _route(draft: Draft, catalog: Catalog, written: _Written, report: Report) ->
         mark = draft.document.mark((*path, "selection_policy", "prefer"))
         text = f'"prefer: {chosen_by.prefer}" has no effect: models are used in the order written'
         report.add(mark, text, 'write "prefer: none", or remove selection_policy', is_warning=True)
-    return Route(policy, arms, shadows, fallbacks) if arms else None
+    observed = preference.observe or bool(shadows)
+    return Route(policy, arms, shadows, fallbacks, observed) if arms else None
 
 
 def _texts(written: list[str | None] | None) -> tuple[str, ...]:
@@ -187,8 +188,18 @@ def _shadows(
             "the shadows add up to more than 100 percent",
             "a request has one shadow at most: lower them",
         )
-    pairs = zip(found, entries, strict=True)
-    return tuple(Shadow(target, entry.percent) for target, (_, entry) in pairs if target is not None)
+    return tuple(
+        Shadow(
+            target,
+            entry.percent,
+            max_concurrent=entry.max_concurrent,
+            max_per_minute=entry.max_per_minute,
+            max_body_bytes=entry.max_body,
+            noise_floor=entry.noise_floor,
+        )
+        for target, (_, entry) in zip(found, entries, strict=True)
+        if target is not None
+    )
 
 
 def _check_repeats(found: Iterable[tuple[Target | None, Mark]], report: Report) -> None:

@@ -19,6 +19,7 @@ from ext_proc.config.values import (
     Host,
     Ip,
     Model,
+    Money,
     Name,
     Percent,
     Port,
@@ -87,6 +88,11 @@ Interface = Literal[
 """Whose conventions an unknown prefix follows. Source: the published archgw and Plano schemas."""
 
 
+class ProviderPrice(Section):
+    input_per_million: Money
+    output_per_million: Money
+
+
 class ModelProvider(Section):
     model: Model
     name: Name | None = None
@@ -97,6 +103,7 @@ class ModelProvider(Section):
     credential_header: CredentialHeader | None = None
     passthrough_auth: bool = False
     provider_interface: Interface | None = None
+    price: ProviderPrice | None = None
     routing_preferences: list[InlinePreference | None] | None = Field(default=None, max_length=MAX_POLICIES)
 
 
@@ -112,6 +119,10 @@ class WeightedTarget(Section):
 class ShadowTarget(Section):
     model: Name
     percent: Percent
+    max_concurrent: Annotated[int, BeforeValidator(whole(1, 10_000))] = 64
+    max_per_minute: Annotated[int, BeforeValidator(whole(1, 1_000_000))] | None = None
+    max_body: Annotated[int, BeforeValidator(size("1KiB", "1GiB"))] = 1 << 20
+    noise_floor: bool = False
 
 
 class SelectionPolicy(Section):
@@ -125,6 +136,7 @@ class Preference(InlinePreference):
     targets: list[WeightedTarget | None] | None = Field(default=None, min_length=1, max_length=MAX_RANKED)
     shadow: list[ShadowTarget | None] | None = Field(default=None, max_length=MAX_SHADOWS)
     selection_policy: SelectionPolicy | None = None
+    observe: bool = False
 
 
 class RouterSection(Section):
@@ -146,6 +158,27 @@ class Routing(Section):
 
 class Affinity(Section):
     salt: Text | None = Field(default=None, repr=False)
+
+
+class Judge(Section):
+    model: Name
+    timeout: Annotated[float, BeforeValidator(duration("100ms", "10m"))] = 30.0
+    max_concurrent: Annotated[int, BeforeValidator(whole(1, 100))] = 2
+    percent: Percent = 10_000
+
+
+class Samples(Section):
+    path: Text
+    redact: bool = True
+    max_size: Annotated[int, BeforeValidator(size("4KiB", "1GiB"))] = 16 << 20
+
+
+class ComparisonSection(Section):
+    pair_timeout: Annotated[float, BeforeValidator(duration("1s", "1h"))] = 120.0
+    max_pairs: Annotated[int, BeforeValidator(whole(1, 100_000))] = 1_000
+    max_text: Annotated[int, BeforeValidator(size("1KiB", "1MiB"))] = 64 << 10
+    judge: Judge | None = None
+    samples: Samples | None = None
 
 
 class Server(Section):
@@ -222,6 +255,7 @@ class ArchConfig(Section):
     routing_preferences: list[Preference | None] | None = Field(default=None, max_length=MAX_POLICIES)
     routing: Routing = Routing()
     affinity: Affinity = Affinity()
+    comparison: ComparisonSection = ComparisonSection()
     server: Server = Server()
     admin: Admin = Admin()
     envoy: Envoy = Envoy()

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple, replace
 
 from ext_proc.config.catalog import DEFAULT, Catalog, build_catalog
+from ext_proc.config.comparison import build_comparison
 from ext_proc.config.document import Path, Report, shown
 from ext_proc.config.draft import Draft
 from ext_proc.config.environment import read_secret
 from ext_proc.config.routes import build_routes
 from ext_proc.config.schema import REQUEST_TIMEOUT_S, ArchListener, ArchListeners, EnvoyListener
 from ext_proc.core.settings import Address, Configuration, EnvoySettings, RouterSettings, ServerSettings
-from ext_proc.core.types import Snapshot, Target
+from ext_proc.core.types import Shadow, Snapshot, Target
 
 DEADLINE_MARGIN_S = 0.02
 """What is left of Envoy's message timeout when the router is late, to answer with the default target."""
@@ -35,6 +36,7 @@ def build(
     router = _router(draft, report)
     salt = _salt(draft, environ, report)
     envoy = _envoy(draft, catalog, report)
+    comparison = build_comparison(draft, catalog, report)
     server, admin = draft.config.server, draft.config.admin
     if server.port == admin.port != 0 and server.address == admin.address:
         mark = draft.document.mark(
@@ -62,6 +64,7 @@ def build(
         admin=Address(admin.address, admin.port),
         envoy=envoy,
         upstreams=tuple(catalog.upstreams.values()),
+        comparison=comparison,
     )
 
 
@@ -191,7 +194,7 @@ def _digest(snapshot: Snapshot, router: RouterSettings, salt: bytes | None) -> s
         (
             astuple(route.policy),
             [(arm.name, arm.target.name, arm.weight_per_10k) for arm in route.arms],
-            [(shadow.target.name, shadow.percent_per_10k) for shadow in route.shadows],
+            [(shadow.target.name, *_bounds(shadow)) for shadow in route.shadows],
             [target.name for target in route.fallbacks],
         )
         for route in snapshot.routes.values()
@@ -207,6 +210,11 @@ def _digest(snapshot: Snapshot, router: RouterSettings, salt: bytes | None) -> s
         hashlib.sha256(salt).hexdigest() if salt is not None else None,
     ]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:12]
+
+
+def _bounds(shadow: Shadow) -> tuple[object, ...]:
+    numbers = (shadow.percent_per_10k, shadow.max_concurrent, shadow.max_per_minute, shadow.max_body_bytes)
+    return (*numbers, shadow.noise_floor)
 
 
 def _described(target: Target) -> tuple[object, ...]:

@@ -179,6 +179,13 @@ def percent(value: object) -> int:
     return int(per_10k)
 
 
+def money(value: object) -> float:
+    number = _number(value)
+    if not 0 <= number <= 1_000_000_000:
+        raise wrong("must be from 0 to 1000000000", "write the price of a million tokens, e.g. 2.5")
+    return float(number)
+
+
 def threshold(value: object) -> float:
     number = _number(value)
     if not 0 <= number <= 1:
@@ -233,6 +240,7 @@ def credential_header(value: object) -> str:
 
 
 Name = Annotated[str, BeforeValidator(name)]
+Money = Annotated[float, BeforeValidator(money)]
 Model = Annotated[str, BeforeValidator(model)]
 Cluster = Annotated[str, BeforeValidator(cluster)]
 Description = Annotated[str, BeforeValidator(description)]

@@ -75,6 +75,7 @@ def decide(snapshot: Snapshot, question: Question, verdict: Verdict, key: bytes)
         bucket=bucket,
         shadow=shadow,
         fallbacks=route.fallbacks,
+        observed=route.observed,
     )
 
 

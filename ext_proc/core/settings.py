@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ext_proc.core.types import Snapshot
+from ext_proc.core.types import Credential, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,42 @@ class EnvoySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeSettings:
+    """The model that says which of two answers is better. `url` is its chat completions endpoint."""
+
+    url: str
+    model: str
+    credential: Credential | None
+    timeout_s: float
+    max_concurrent: int
+    percent_per_10k: int
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesSettings:
+    """Where compared answers are written, for people to read. `max_bytes` bounds the file."""
+
+    path: str
+    redact: bool
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonSettings:
+    """How the answers of primaries and copies are compared.
+
+    An answer waits `pair_timeout_s` for its counterpart, in a table of at most `max_pairs`; of each at
+    most `max_text_bytes` are kept, and an answer that is longer is not compared by its text.
+    """
+
+    pair_timeout_s: float = 120.0
+    max_pairs: int = 1_000
+    max_text_bytes: int = 64 << 10
+    judge: JudgeSettings | None = None
+    samples: SamplesSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """Everything one `arch_config.yaml` says. `upstreams` has one entry per cluster, in file order."""
 
@@ -75,3 +111,4 @@ class Configuration:
     admin: Address
     envoy: EnvoySettings
     upstreams: tuple[Upstream, ...]
+    comparison: ComparisonSettings = ComparisonSettings()

@@ -100,6 +100,14 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class Price:
+    """What a provider takes for tokens. Units: per million tokens, in whatever currency the file means."""
+
+    input_per_million: float
+    output_per_million: float
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """Provider plus model: the smallest thing a decision picks.
 
@@ -115,6 +123,7 @@ class Target:
     path_prefix: str | None = None
     credential: Credential | None = None
     passthrough_auth: bool = False
+    price: Price | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,29 +137,46 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A target that gets a copy of some sessions' requests."""
+    """A target that gets a copy of some sessions' requests, within bounds.
+
+    A copy beyond a bound is not made. `max_concurrent` counts copies without an answer yet,
+    `max_per_minute` those of the last minute (None: as many as the percentage gives), `max_body_bytes`
+    is the largest request copied. `noise_floor`: the primary's own model gets a copy too.
+    """
 
     target: Target
     percent_per_10k: int
+    max_concurrent: int = 64
+    max_per_minute: int | None = None
+    max_body_bytes: int = 1 << 20
+    noise_floor: bool = False
 
     @property
     def cluster(self) -> str:
-        """The Envoy cluster that takes the copies: its own, because a copy needs another body and key.
+        return copies_cluster(self.target)
 
-        A mirrored request carries the primary's body and credential; an ext_proc filter on this
-        cluster writes the shadow target's.
-        """
-        return f"arch-shadow/{self.target.name}"
+
+def copies_cluster(target: Target) -> str:
+    """The Envoy cluster that takes a target's copies: its own, because a copy needs another body and key.
+
+    A mirrored request carries the primary's body and credential; an ext_proc filter on this cluster
+    writes the target's.
+    """
+    return f"arch-shadow/{target.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a policy's conversations go. The arms' weights sum to `WHOLE_PER_10K`."""
+    """Where a policy's conversations go. The arms' weights sum to `WHOLE_PER_10K`.
+
+    `observed`: the answers are looked at (status, times, tokens), which costs a second stream each.
+    """
 
     policy: Policy
     arms: tuple[Arm, ...]
     shadows: tuple[Shadow, ...] = ()
     fallbacks: tuple[Target, ...] = ()
+    observed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +236,7 @@ class Decision:
     bucket: int | None = None
     shadow: Shadow | None = None
     fallbacks: tuple[Target, ...] = ()
+    observed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
