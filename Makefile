@@ -46,7 +46,7 @@ unit: $(VENV)/.test ## The tests that need no process and no socket
 	@$(BIN)/python -m pytest tests/unit tests/property tests/contract
 
 e2e: $(VENV)/.test $(VENV)/.redis ## The tests through the real Envoy
-	@$(BIN)/python -m pytest tests/e2e
+	@$(BIN)/python -m pytest tests/e2e tests/chaos
 
 lint: $(VENV)/.test ## ruff, mypy, and who may import whom
 	@$(BIN)/ruff check .

@@ -62,6 +62,11 @@ class Child:
             raise RuntimeError(f"{self._arguments[0]} was not started")
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended. A stopped (SIGSTOP) one has not."""
+        return self._process is not None and self._process.returncode is None
+
     async def start(self) -> None:
         """Start, and wait until it is ready. Errors: DidNotStart."""
         with self.log.open("ab") as output:
@@ -101,7 +106,7 @@ class Child:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def send(self, number: signal.Signals) -> None:
-        if self._process and self._process.returncode is None:
+        if self._process and self.is_running:
             self._process.send_signal(number)
 
     async def kill(self) -> None:

@@ -41,12 +41,17 @@ class Seen:
 
 @dataclass
 class Behaviour:
-    """How the next requests are answered. `chunk_delay_s` is the pause before each streamed piece."""
+    """How the next requests are answered.
+
+    `chunk_delay_s` is the pause before each streamed piece; after `reset_after` pieces the connection
+    breaks off.
+    """
 
     status: int = 200
     delay_s: float = 0.0
     chunk_delay_s: float = 0.0
     reset: bool = False
+    reset_after: int | None = None
 
 
 @dataclass
@@ -106,7 +111,9 @@ class StandIn:
     async def _stream(self, request: web.Request, events: list[tuple[str | None, Any]]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
-        for name, data in events:
+        for number, (name, data) in enumerate(events):
+            if number == self.behave.reset_after and request.transport:
+                request.transport.abort()
             if self.behave.chunk_delay_s:
                 await asyncio.sleep(self.behave.chunk_delay_s)
             text = data if isinstance(data, str) else json.dumps(data)
