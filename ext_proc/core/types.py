@@ -204,11 +204,16 @@ class Snapshot:
 class Scores:
     """A router's answer: a probability per policy, in the order asked, and for none of them.
 
+    `chosen` is what the router itself answers, where that need not be the most probable: an index into
+    the policies, or their number for none of them. A language model that writes its answer token by token
+    may begin on the likeliest branch and end on one of its less likely leaves.
+
     Shapes: `per_policy` as long as the policies asked. Units: all values in [0, 1], summing to 1.
     """
 
     per_policy: tuple[float, ...]
     none: float
+    chosen: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

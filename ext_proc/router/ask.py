@@ -77,13 +77,23 @@ class RouterAsker:
 
 
 def verdict_of(scores: Scores, policies: tuple[Policy, ...]) -> Verdict:
-    """The best policy, unless none of them is at least as likely; the first of equals."""
+    """What the router chose; if it did not say, the best policy unless none of them is at least as
+    likely, and the first of equals."""
     values = (*scores.per_policy, scores.none)
     if len(scores.per_policy) != len(policies) or not _are_probabilities(values):
         return Verdict(failure=Reason.ROUTER_GARBLED)
     pairs = tuple((policy.name, score) for policy, score in zip(policies, scores.per_policy, strict=True))
-    name, best = max(pairs, key=lambda pair: pair[1])
-    return Verdict(name if best > scores.none else None, pairs, scores.none)
+    chosen = _most_probable(scores) if scores.chosen is None else scores.chosen
+    if not 0 <= chosen <= len(policies):
+        return Verdict(failure=Reason.ROUTER_GARBLED)
+    name = policies[chosen].name if chosen < len(policies) else None
+    return Verdict(name, pairs, scores.none)
+
+
+def _most_probable(scores: Scores) -> int:
+    values = scores.per_policy
+    best = max(range(len(values)), key=values.__getitem__)
+    return best if values[best] > scores.none else len(values)
 
 
 def _are_probabilities(values: tuple[float, ...]) -> bool:

@@ -1,0 +1,163 @@
+"""The forward pass: conversations of one configuration in, log-probabilities of all answers out."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from ext_proc.router.causal_lm.prompting import Asked
+from ext_proc.router.causal_lm.tree import ROOT, AnswerTree
+
+KeyValues = tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+_KEPT_PREFIXES = 4
+"""Caches kept: the current configuration's, and older ones that streams in flight still hold."""
+
+_LONGEST = 1.5
+"""How much longer than its shortest row a pass may be."""
+
+_LOGITS_BYTES = 1 << 29
+"""Bounds the logits of one pass: a vocabulary of 152,000 makes them the largest tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Log-probabilities of one request.
+
+    Shapes: `per_step` has one row per answer with one value per step of it; their sum is the answer's.
+    """
+
+    per_step: tuple[tuple[float, ...], ...]
+
+
+class Engine:
+    """Runs a causal language model of transformers. Not for two threads at once."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model.eval()
+        self._device = model.device
+        self._dtype = model.dtype
+        self._prefixes: OrderedDict[tuple[int, ...], KeyValues] = OrderedDict()
+
+    @torch.inference_mode()
+    def warm(self, asked: Asked) -> None:
+        """Compute the KV cache of a configuration's constant half, unless it is there."""
+        self._key_values(asked.prefix)
+
+    @torch.inference_mode()
+    def answer(self, prompts: Sequence[Sequence[int]], asked: Asked) -> list[Answered]:
+        """Answer several prompts for one set of policies in one pass, or in a few if it would be large.
+
+        Shapes: prompts are not empty. One that does not begin with `asked.prefix` is read from its start.
+        """
+        rows: dict[tuple[int, ...], list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            rows.setdefault(asked.prefix if _begins_with(prompt, asked.prefix) else (), []).append(index)
+        answers: dict[int, Answered] = {}
+        for prefix, indexes in rows.items():
+            key_values = self._key_values(prefix)
+            for chunk in self._chunks(indexes, [len(prompt) for prompt in prompts], asked.tree):
+                suffixes = [prompts[index][len(prefix) :] for index in chunk]
+                answers |= zip(
+                    chunk, self._forward(suffixes, asked.tree, len(prefix), key_values), strict=True
+                )
+        return [answers[index] for index in range(len(prompts))]
+
+    def _chunks(self, indexes: Sequence[int], lengths: Sequence[int], tree: AnswerTree) -> list[list[int]]:
+        """Rows that go together: of like length, because padding is computed too, and not too many."""
+        at_once = max(1, _LOGITS_BYTES // (4 * self._model.config.vocab_size * (1 + len(tree.tokens))))
+        chunks: list[list[int]] = []
+        for index in sorted(indexes, key=lambda index: lengths[index]):
+            current = chunks[-1] if chunks else []
+            if current and len(current) < at_once and lengths[index] <= _LONGEST * lengths[current[0]]:
+                current.append(index)
+            else:
+                chunks.append([index])
+        return chunks
+
+    def _key_values(self, prefix: tuple[int, ...]) -> KeyValues:
+        if not prefix:
+            return ()
+        if (found := self._prefixes.get(prefix)) is not None:
+            self._prefixes.move_to_end(prefix)
+            return found
+        cache = DynamicCache()
+        ids = torch.tensor([prefix], device=self._device)
+        self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        layers: Any = cache.layers
+        made = tuple((layer.keys, layer.values) for layer in layers)
+        self._prefixes[prefix] = made
+        if len(self._prefixes) > _KEPT_PREFIXES:
+            self._prefixes.popitem(last=False)
+        return made
+
+    def _forward(
+        self, suffixes: Sequence[Sequence[int]], tree: AnswerTree, past: int, key_values: KeyValues
+    ) -> list[Answered]:
+        """Rows are padded on the left, so that each ends at the root and goes on with the tree."""
+        width = max(map(len, suffixes))
+        nodes = len(tree.tokens)
+        ids = torch.zeros(len(suffixes), width + nodes, dtype=torch.long)
+        positions = torch.zeros_like(ids)
+        # True where a token (row) may see another (column: the past first).
+        sees = torch.zeros(len(suffixes), 1, width + nodes, past + width + nodes, dtype=torch.bool)
+        sees[..., :past] = True
+        sees[:, :, :, past:] = _tree_mask(tree, width)
+        for row, suffix in enumerate(suffixes):
+            pad = width - len(suffix)
+            ids[row] = torch.tensor([*[0] * pad, *suffix, *tree.tokens])
+            positions[row, pad:width] = torch.arange(past, past + len(suffix))
+            positions[row, width:] = torch.tensor(tree.depths, dtype=torch.long) + past + len(suffix)
+            # Padding sees itself, since attention to nothing is NaN, and is seen by nobody else.
+            sees[row, :, pad:, past : past + pad] = False
+        # A request's own cache object over the shared tensors: appending makes new ones.
+        count = len(suffixes)
+        cache = DynamicCache(
+            [(k.expand(count, -1, -1, -1), v.expand(count, -1, -1, -1)) for k, v in key_values]
+        )
+        logits = self._model(
+            input_ids=ids.to(self._device),
+            position_ids=positions.to(self._device),
+            attention_mask=self._additive(sees),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1 + nodes,
+        ).logits
+        return _read(logits.float(), tree)
+
+    def _additive(self, sees: torch.Tensor) -> torch.Tensor:
+        """Every kind of attention takes an additive mask."""
+        mask = torch.zeros(sees.shape, dtype=self._dtype)
+        return mask.masked_fill_(~sees, torch.finfo(self._dtype).min).to(self._device)
+
+
+def _tree_mask(tree: AnswerTree, width: int) -> torch.Tensor:
+    nodes = len(tree.tokens)
+    mask = torch.ones(width + nodes, width + nodes, dtype=torch.bool).tril_()
+    mask[width:, width:] = False
+    for node in range(nodes):
+        mask[width + node, [width + seen for seen in tree.ancestors(node)]] = True
+    return mask
+
+
+def _read(logits: torch.Tensor, tree: AnswerTree) -> list[Answered]:
+    """Shapes: logits [rows, 1 + nodes, vocabulary], the root's first."""
+    wanted = [(step.parent - ROOT, step.token) for steps in tree.answers for step in steps]
+    places = torch.tensor([place for place, _ in wanted], device=logits.device)
+    tokens = torch.tensor([token for _, token in wanted], device=logits.device)
+    rows: list[list[float]] = (logits[:, places, tokens] - logits.logsumexp(-1)[:, places]).tolist()
+    answered = []
+    for row in rows:
+        values = iter(row)
+        answered.append(Answered(tuple(tuple(next(values) for _ in steps) for steps in tree.answers)))
+    return answered
+
+
+def _begins_with(prompt: Sequence[int], prefix: tuple[int, ...]) -> bool:
+    # The forced tokens at least are left for the pass.
+    return len(prompt) > len(prefix) and tuple(prompt[: len(prefix)]) == prefix
