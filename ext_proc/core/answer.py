@@ -17,6 +17,9 @@ from ext_proc.core.types import Policy
 MAX_CHARS = 2_000
 """An answer is a few words: what is longer is no answer, and is not searched."""
 
+_MAX_QUOTES = 16
+"""How many apostrophes a name may have. Each end that a string could have costs a look."""
+
 _KEY = re.compile(r"""(?:(["'])route\1|\{\s*route)\s*:\s*""")
 _LIST = re.compile(r"\[\s*")
 _BARE_VALUE = re.compile(r"[^\]},\n]*")
@@ -111,6 +114,7 @@ def _quoted(text: str, start: int, at: int, names: _Names) -> Answer:
     line_end = text.find("\n", at)
     line = text[at : line_end if line_end > 0 else len(text)]
     ends = [index for index in range(1, len(line)) if line[index] == line[0] and line[index - 1] != "\\"]
+    ends = ends[:_MAX_QUOTES]
     for index in ends:
         if (value := _unescaped(line[1:index])) in names:
             return Answer(names.of(value), start, at + index + 1)

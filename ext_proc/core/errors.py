@@ -24,6 +24,7 @@ class Reason(StrEnum):
     BODY_EMPTY = "body_empty"
     BODY_UNREADABLE = "body_unreadable"
     BODY_TOO_LARGE = "body_too_large"
+    BODY_TOO_INTRICATE = "body_too_intricate"
     ENCODING_UNSUPPORTED = "encoding_unsupported"
     ROUTER_BUSY = "router_busy"
     ROUTER_TIMEOUT = "router_timeout"

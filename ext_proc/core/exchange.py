@@ -18,7 +18,7 @@ trailers, a second body message. They are acknowledged and change nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from ext_proc.core.parse import dialect_of
@@ -27,7 +27,10 @@ from ext_proc.core.types import Dialect
 
 @dataclass(frozen=True, slots=True)
 class RequestHeaders:
-    """The request's headers as far as they count. `ends_request` is set when no body follows."""
+    """The request's headers as far as they count. `ends_request` is set when no body follows.
+
+    `path` holds bytes that are no UTF-8 as surrogates, to give them back unchanged.
+    """
 
     method: str = ""
     path: str = ""
@@ -42,7 +45,7 @@ class RequestHeaders:
 class RequestBody:
     """The whole body: in BUFFERED mode there is one such message."""
 
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 class Part(Enum):
@@ -83,7 +86,7 @@ class Decide:
     part: Part
     dialect: Dialect
     headers: RequestHeaders
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

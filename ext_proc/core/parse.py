@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from ext_proc.core import headers, inline
+from ext_proc.core import headers, inline, spans
 from ext_proc.core.errors import Reason
 from ext_proc.core.types import Dialect, LlmCall, Message
 
@@ -54,16 +54,11 @@ def dialect_of(method: str, path: str, content_type: str) -> Dialect | None:
 def parse_call(dialect: Dialect, body: bytes) -> LlmCall | Reason:
     """Read one request body.
 
-    Errors: BODY_EMPTY; BODY_UNREADABLE for what is no JSON object or has a field of a wrong type.
+    Errors: as `load_object`; BODY_UNREADABLE for a field of a wrong type too.
     """
-    if not body.strip(b" \t\r\n"):
-        return Reason.BODY_EMPTY
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return Reason.BODY_UNREADABLE
-    if not isinstance(fields, dict):
-        return Reason.BODY_UNREADABLE
+    fields = load_object(body)
+    if isinstance(fields, Reason):
+        return fields
     try:
         return LlmCall(
             dialect=dialect,
@@ -76,6 +71,22 @@ def parse_call(dialect: Dialect, body: bytes) -> LlmCall | Reason:
         )
     except _WrongType:
         return Reason.BODY_UNREADABLE
+
+
+def load_object(body: bytes) -> dict[str, Any] | Reason:
+    """A body's JSON object.
+
+    Errors: BODY_EMPTY; BODY_UNREADABLE for what is no JSON object; BODY_TOO_INTRICATE.
+    """
+    if not body or body.isspace():
+        return Reason.BODY_EMPTY
+    if spans.is_intricate(body):
+        return Reason.BODY_TOO_INTRICATE
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return Reason.BODY_UNREADABLE
+    return fields if isinstance(fields, dict) else Reason.BODY_UNREADABLE
 
 
 def _chat_completions(fields: dict[str, Any]) -> Iterable[Message]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import orjson
 
@@ -18,11 +18,14 @@ provider's own key overwrites it or its `passthrough_auth` says that the client'
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """What Envoy is told to change. `body` is None when it stays as it is."""
+    """What Envoy is told to change. `body` is None when it stays as it is.
 
-    set: tuple[tuple[str, bytes], ...]
+    It holds a provider's key and a client's words, so it shows neither.
+    """
+
+    set: tuple[tuple[str, bytes], ...] = field(repr=False)
     remove: tuple[str, ...] = ()
-    body: bytes | None = None
+    body: bytes | None = field(default=None, repr=False)
 
 
 def for_decision(decision: Decision, path: str) -> Mutation:
@@ -52,7 +55,7 @@ def for_target(target: Target, path: str) -> Mutation:
         wanted.append((":authority", target.authority.encode()))
     target_path = upstream_path(path, target.path_prefix)
     if target_path != path:
-        wanted.append((":path", target_path.encode()))
+        wanted.append((":path", target_path.encode("utf-8", "surrogateescape")))
     if target.passthrough_auth:
         return Mutation(tuple(wanted))
     credential = target.credential
@@ -74,22 +77,23 @@ def rewrite_body(body: bytes, call: LlmCall, model: str) -> bytes:
     if call.inline_policies is not None:
         # First, by itself: what is removed decides whether an inserted member needs a comma.
         body = spans.apply(body, inline.removals(body))
-    edits = _model_edits(body, model, is_there=call.model == model)
+    edits = _model_edits(body, model, call.model)
     return spans.apply(body, edits) if edits else body
 
 
 def set_model(body: bytes, model: str) -> bytes:
     """A JSON object's bytes with `model` as its model, whatever it named before."""
-    return spans.apply(body, _model_edits(body, model, is_there=False))
+    return spans.apply(body, _model_edits(body, model, None))
 
 
-def _model_edits(body: bytes, model: str, *, is_there: bool) -> list[Edit]:
+def _model_edits(body: bytes, model: str, read: str | None) -> list[Edit]:
     """Every top-level `model` member changes, since providers differ in which of two they believe; a
-    body without one gets one."""
-    named = spans.find_model(body)
+    body without one gets one. `read` is what a parser took for the model: None if it saw none or did not
+    look."""
+    named = spans.find_model(body, is_text=read is not None)
     value = orjson.dumps(model)
     if not named:
         return [spans.insertion(body, "model", value)]
-    if is_there and len(named) == 1:
+    if read == model and len(named) == 1:
         return []
     return [Edit(member.value_start, member.end, value) for member in named]

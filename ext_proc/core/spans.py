@@ -5,21 +5,29 @@ This scanner finds the members of one object by position and never interprets va
 bytes that a strict JSON parser has accepted; on anything else its answer means nothing, but it
 still ends.
 
-All patterns are possessive (`++`, `*+`): a megabyte of text is one step and nothing backtracks.
+All patterns are possessive (`++`, `*+`): a megabyte of text is one step and nothing backtracks. Each
+bracket and each member is a step too, of about a microsecond: `is_intricate` bounds how many there are.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import orjson
+
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _KEY = re.compile(rb"[\s,{]*+(" + _STRING + rb")\s*+:\s*+", re.DOTALL)
 _SCALAR = re.compile(_STRING + rb"|[^\s,\]}]++", re.DOTALL)
+_EMPTY_FROM = re.compile(rb"\s*+\}")
 _TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
-_MODEL_FIRST = re.compile(rb'\s*+\{\s*+"model"\s*+:\s*+("[^"\\]*+")')
+_AFTER_MODEL = re.compile(rb'"model"\s*+:\s*+(' + _STRING + rb")", re.DOTALL)
+
+_MAX_MARKS = 500_000
+"""How many brackets open and colons stand in a body that is still read. A body of 32 MiB that is nothing
+else would hold the event loop for many seconds and a gigabyte of memory, at 26 bytes of it per byte; a
+conversation of 5 MB has about 100,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,16 @@ class Edit:
     replacement: bytes
 
 
+def is_intricate(body: bytes) -> bool:
+    """Whether reading this body could take far longer than its size says.
+
+    What stands inside of strings counts too: telling it apart would be the work that this avoids.
+    """
+    if len(body) <= _MAX_MARKS:
+        return False
+    return body.count(b"{") + body.count(b"[") + body.count(b":") > _MAX_MARKS
+
+
 def members(body: bytes, at: int = 0) -> Iterator[Member]:
     """Walk the members of the object that begins at or after `at`, duplicates included, in order."""
     position = body.index(b"{", at)
@@ -55,15 +73,17 @@ def find(body: bytes, key: str, at: int = 0) -> list[Member]:
     return [member for member in members(body, at) if member.key == key]
 
 
-def find_model(body: bytes) -> list[Member]:
-    """Every top-level `model` member.
+def find_model(body: bytes, *, is_text: bool) -> list[Member]:
+    """Every top-level `model` member. `is_text`: a parser has found one there, with a string as its value.
 
-    When the name comes first, stands nowhere else and cannot be hidden behind a `\\u` escape, there
-    is no need to walk the rest of the body.
+    Then a body in which the name stands once, and which escapes none of its letters, has it there: no
+    need to walk the megabytes around it.
     """
-    first = _MODEL_FIRST.match(body)
-    if first and body.count(b'"model"') == 1 and b"\\u" not in body:
-        return [Member("model", body.index(b'"model"'), first.start(1), first.end(1))]
+    if is_text:
+        start = body.find(b'"model"')
+        stands_once = start >= 0 and body.find(b'"model"', start + 1) < 0
+        if stands_once and b"\\u006" not in body and (found := _AFTER_MODEL.match(body, start)):
+            return [Member("model", start, found.start(1), found.end(1))]
     return find(body, "model")
 
 
@@ -93,19 +113,20 @@ def removals(body: bytes, key: str, at: int = 0) -> list[Edit]:
 def insertion(body: bytes, key: str, value: bytes) -> Edit:
     """The edit that puts a member first in the top-level object."""
     at = body.index(b"{") + 1
-    is_empty = body[_skip_space(body, at) :][:1] == b"}"
-    text = json.dumps(key).encode() + b":" + value + (b"" if is_empty else b",")
+    is_empty = bool(_EMPTY_FROM.match(body, at))
+    text = orjson.dumps(key) + b":" + value + (b"" if is_empty else b",")
     return Edit(at, at, text)
 
 
 def apply(body: bytes, edits: list[Edit]) -> bytes:
     """The body with all edits made. Edits may touch but not overlap."""
-    pieces: list[bytes] = []
+    view = memoryview(body)  # A slice of it copies nothing: the body is copied once, by `join`.
+    pieces: list[bytes | memoryview] = []
     position = 0
     for edit in sorted(edits, key=lambda edit: (edit.start, edit.end)):
-        pieces += (body[position : edit.start], edit.replacement)
+        pieces += (view[position : edit.start], edit.replacement)
         position = edit.end
-    pieces.append(body[position:])
+    pieces.append(view[position:])
     return b"".join(pieces)
 
 
@@ -127,11 +148,5 @@ def _end_of_value(body: bytes, at: int) -> int:
 
 def _text(quoted: bytes) -> str:
     if b"\\" in quoted:
-        return str(json.loads(quoted))
+        return str(orjson.loads(quoted))
     return quoted[1:-1].decode("utf-8", "replace")
-
-
-def _skip_space(body: bytes, at: int) -> int:
-    while body[at : at + 1] in (b" ", b"\t", b"\r", b"\n"):
-        at += 1
-    return at

@@ -27,7 +27,7 @@ class Message:
     """One turn. `role` as the client wrote it (`developer` included); `text` is the text parts, joined."""
 
     role: str
-    text: str
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

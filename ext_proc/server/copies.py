@@ -11,9 +11,7 @@ import asyncio
 import re
 from dataclasses import replace
 
-import orjson
-
-from ext_proc.core import encodings, headers, rewrite
+from ext_proc.core import encodings, headers, parse, rewrite
 from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Decide
 from ext_proc.core.paths import upstream_path
@@ -41,7 +39,7 @@ async def rewrite_copy(request: Decide, target: Target, limit_bytes: int) -> Mut
     # The key in the copy is not the client's but the primary provider's: there is none to pass through.
     target = replace(target, passthrough_auth=False)
     mutation = rewrite.for_target(target, path)
-    target_path = (":path", upstream_path(path, target.path_prefix).encode())
+    target_path = (":path", upstream_path(path, target.path_prefix).encode("utf-8", "surrogateescape"))
     mutation = replace(mutation, set=(target_path, *mutation.set))
     was_encoded = body is not request.body
     return rewrite.with_body(mutation, rewrite.set_model(body, target.model), was_encoded=was_encoded)
@@ -53,7 +51,4 @@ async def _json_of(request: Decide, limit_bytes: int) -> bytes | None:
         body = await asyncio.to_thread(encodings.decode, request.body, encoding, limit_bytes)
     if isinstance(body, Reason):
         return None
-    try:
-        return body if isinstance(orjson.loads(body), dict) else None
-    except orjson.JSONDecodeError:
-        return None
+    return None if isinstance(parse.load_object(body), Reason) else body

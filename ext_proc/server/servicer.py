@@ -45,6 +45,8 @@ class Servicer:
         """One answer per message, in order, until Envoy ends the stream."""
         while (message := await context.read()) is not grpc.aio.EOF:
             event = wire.read(message)
+            # It holds a second copy of the body, for which nobody has a use while the router thinks.
+            del message
             if event is None:
                 # No answer fits a message that has no name here. Ending the stream without an error
                 # makes Envoy go on without us.

@@ -20,6 +20,9 @@ from ext_proc.core.types import Decision
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 METHOD = "Process"
 
+_MAX_REQUEST_ID_CHARS = 128
+"""Envoy's own have 36. Where it keeps a client's, that goes into log lines."""
+
 _OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _PARTS = {
     "request_headers": Part.REQUEST_HEADERS,
@@ -49,7 +52,10 @@ def read(message: Any) -> Event | None:
 
 def _read_headers(message: Any) -> RequestHeaders:
     values = {
-        header.key: (header.raw_value or header.value.encode()).decode("utf-8", "replace")
+        # A path goes back to Envoy as it came, byte for byte; the others are only read.
+        header.key: (header.raw_value or header.value.encode()).decode(
+            "utf-8", "surrogateescape" if header.key == ":path" else "replace"
+        )
         for header in message.headers.headers
     }
     pins = (values.get(name) for name in headers.SESSION_PINS)
@@ -58,7 +64,7 @@ def _read_headers(message: Any) -> RequestHeaders:
         path=values.get(":path", ""),
         content_type=values.get("content-type", ""),
         content_encoding=values.get("content-encoding", ""),
-        request_id=values.get("x-request-id", ""),
+        request_id=values.get("x-request-id", "")[:_MAX_REQUEST_ID_CHARS],
         session_pin=next((pin for pin in pins if pin), None),
         ends_request=message.end_of_stream,
     )

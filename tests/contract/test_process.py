@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
-from ext_proc.core.types import Arm, Credential, Message, Policy, Route, Secret, Snapshot, Target, Verdict
+from ext_proc.core.exchange import Decide, Part, RequestBody, RequestHeaders
+from ext_proc.core.parse import parse_call
+from ext_proc.core.types import (
+    Arm,
+    Credential,
+    Dialect,
+    Message,
+    Policy,
+    Route,
+    Secret,
+    Snapshot,
+    Target,
+    Verdict,
+)
+from ext_proc.server import wire
 from ext_proc.server.routing import Live
 from ext_proc.server.servicer import Servicer
 from ext_proc.telemetry import Telemetry
@@ -73,9 +88,11 @@ def body(data: bytes) -> Any:
     return message
 
 
-async def dialogue(*messages: Any, metadata: tuple[tuple[str, str], ...] = ()) -> list[Any]:
+async def dialogue(
+    *messages: Any, metadata: tuple[tuple[str, str], ...] = (), snapshot: Snapshot = SNAPSHOT
+) -> list[Any]:
     context = FakeContext(list(messages), metadata)
-    servicer = Servicer(lambda: Live(SNAPSHOT, FakeAsker(), 1 << 20), Telemetry())
+    servicer = Servicer(lambda: Live(snapshot, FakeAsker(), 1 << 20), Telemetry())
     await servicer.process(None, context)
     return context.answers
 
@@ -122,6 +139,7 @@ async def test_what_is_no_llm_call_passes_without_its_body() -> None:
         (b"", {}, "body_empty"),
         (BODY, {"content_encoding": "exotic"}, "encoding_unsupported"),
         (b"\x1f\x8bno", {"content_encoding": "gzip"}, "body_unreadable"),
+        (BODY[:-1] + b',"x":[' + b"{}," * 500_000 + b"0]}", {}, "body_too_intricate"),
     ],
 )
 async def test_a_body_that_cannot_be_read_goes_unchanged_to_the_default(
@@ -133,6 +151,31 @@ async def test_a_body_that_cannot_be_read_goes_unchanged_to_the_default(
     changed = set_headers(common)
     assert (changed["x-arch-cluster"], changed["x-arch-reason"]) == ("openai", reason)
     assert changed["authorization"] == "Bearer s3cret"
+
+
+async def test_a_path_keeps_its_bytes_when_its_prefix_changes() -> None:
+    sent = headers()
+    (path,) = [header for header in sent.request_headers.headers.headers if header.key == ":path"]
+    path.raw_value = b"/team/v1/chat/completions?q=\xff\xc3\xa9"
+    snapshot = replace(SNAPSHOT, policies=(), default=replace(SMALL, path_prefix="/openai/v1"))
+    _, answer = await dialogue(sent, body(BODY), snapshot=snapshot)
+    changed = {
+        option.header.key: option.header.raw_value
+        for option in answer.request_body.response.header_mutation.set_headers
+    }
+    assert changed[":path"] == b"/openai/v1/chat/completions?q=\xff\xc3\xa9"
+
+
+async def test_a_request_id_of_any_length_costs_a_short_log_line() -> None:
+    event = wire.read(headers(x_request_id="r" * 60_000))
+    assert isinstance(event, RequestHeaders)
+    assert event.request_id == "r" * 128
+
+
+def test_what_holds_a_clients_words_does_not_show_them() -> None:
+    request = Decide(Part.REQUEST_BODY, Dialect.CHAT_COMPLETIONS, RequestHeaders(), BODY)
+    call = parse_call(Dialect.CHAT_COMPLETIONS, BODY)
+    assert "pl4nted" not in f"{request!r} {RequestBody(BODY)!r} {call!r}"
 
 
 async def test_a_bug_costs_no_request_and_quotes_no_content(capsys: pytest.CaptureFixture[str]) -> None:

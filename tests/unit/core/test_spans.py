@@ -62,11 +62,29 @@ def test_inserting_puts_a_member_first(body: bytes, expected: bytes) -> None:
         b'{"model":"a","mod\\u0065l":"b"}',
         b'{"model":"a","model":"b"}',
         b'{"model":"a\\"b"}',
-        b'{"x":"model","y":{"model":1}}',
+        b'{"x":"model","y":{"model":"z"},"model" :\n"a"}',
+        b'{"x":"\\"model","model":"a"}',
+        b'{"model":{},"model":"a"}',
+        b'{"x":{"\\u006dodel":"b"},"model":"a"}',
     ],
 )
 def test_the_short_way_to_the_model_finds_what_the_long_way_finds(body: bytes) -> None:
-    assert spans.find_model(body) == spans.find(body, "model")
+    assert spans.find_model(body, is_text=True) == spans.find(body, "model") != []
+
+
+@pytest.mark.parametrize("body", [b'{"x":{"model":"a"}}', b'{"model":null}', b'{"model":["a"],"x":"b"}'])
+def test_what_no_parser_took_for_a_model_is_looked_for_member_by_member(body: bytes) -> None:
+    assert spans.find_model(body, is_text=False) == spans.find(body, "model")
+
+
+@pytest.mark.parametrize("mark", [b"[],", b'{"a":0},'])
+def test_a_body_of_little_but_structure_is_intricate(mark: bytes) -> None:
+    assert spans.is_intricate(b'{"x":[' + mark * 500_000 + b"0]}")
+    assert not spans.is_intricate(b'{"x":[' + mark * 100_000 + b"0]}")
+
+
+def test_a_body_of_megabytes_of_text_is_not_intricate() -> None:
+    assert not spans.is_intricate(b'{"x":"' + b"Words, words, and here is one bracket: [. " * 100_000 + b'"}')
 
 
 def test_bytes_that_are_no_json_end_the_scan() -> None:
