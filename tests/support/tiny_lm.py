@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from ext_proc.core import answer, prompt
@@ -102,28 +103,26 @@ def teach(
     tokenizer: PreTrainedTokenizerFast,
     policies: tuple[Policy, ...],
     lessons: Sequence[tuple[str, str | None]],
-    steps: int = 60,
+    steps: int = 50,
 ) -> None:
     """Let the model learn to answer: a user's text and the policy's name, or None for none of them."""
-    rows = []
+    ids, labels = [], []
     for text, name in lessons:
-        whole = prompt_text(tokenizer, policies, text, Variant.ARCHGW) + answer.written(name) + END
-        rows.append(tokenizer(whole, add_special_tokens=False)["input_ids"])
-    asked = [
-        len(
-            tokenizer(prompt_text(tokenizer, policies, text, Variant.ARCHGW), add_special_tokens=False)[
-                "input_ids"
-            ]
+        asked = prompt_text(tokenizer, policies, text, Variant.ARCHGW)
+        asked_ids, answer_ids = (
+            tokenizer(part, add_special_tokens=False)["input_ids"]
+            for part in (asked, answer.written(name) + END)
         )
-        for text, _ in lessons
-    ]
+        ids.append(torch.tensor(asked_ids + answer_ids))
+        labels.append(torch.tensor([-100] * len(asked_ids) + answer_ids))
+    # Padding on the right is seen by nothing that counts.
+    batch = pad_sequence(ids, batch_first=True)
+    wanted = pad_sequence(labels, batch_first=True, padding_value=-100)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(steps):
         optimizer.zero_grad()
-        for ids, start in zip(rows, asked, strict=True):
-            labels = torch.tensor([[-100] * start + ids[start:]])
-            (model(input_ids=torch.tensor([ids]), labels=labels).loss / len(rows)).backward()
+        model(input_ids=batch, labels=wanted).loss.backward()
         optimizer.step()
     model.eval()
 
