@@ -1,4 +1,4 @@
-"""`arch-ext-proc serve | check | render | explain`."""
+"""`arch-ext-proc serve | check | render | explain | eval`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from ext_proc import __version__, app
-from ext_proc.cli import explain
+from ext_proc.cli import evaluate, explain
 from ext_proc.config import load
 from ext_proc.core.errors import ConfigError
 from ext_proc.core.settings import Address
@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BAD_CONFIG
     except explain.BadInput as error:
         print(f"arch-ext-proc explain: {error}", file=sys.stderr)
+        return EXIT_BAD_CONFIG
+    except evaluate.CannotEvaluate as error:
+        print(f"arch-ext-proc eval: {error}", file=sys.stderr)
         return EXIT_BAD_CONFIG
 
 
@@ -70,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     explaining.add_argument("--model", help="the model that the request names")
     explaining.add_argument("--session", metavar="ID", help="the session's pin, as in x-arch-session")
     explaining.add_argument("--json", action="store_true", help="print one JSON object")
+
+    summary = "measure a router on labelled conversations"
+    evaluate.add_arguments(commands.add_parser("eval", help=summary, description=f"{summary.capitalize()}."))
     return parser
 
 

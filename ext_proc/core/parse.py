@@ -89,6 +89,15 @@ def load_object(body: bytes) -> dict[str, Any] | Reason:
     return fields if isinstance(fields, dict) else Reason.BODY_UNREADABLE
 
 
+def read_message(item: object) -> Message | None:
+    """One message as chat completions and messages have it; None for what is none."""
+    try:
+        (message,) = _chat_completions({"messages": [item]})
+    except _WrongType:
+        return None
+    return message
+
+
 def _chat_completions(fields: dict[str, Any]) -> Iterable[Message]:
     for item in _list_of_objects(fields.get("messages")):
         yield Message(_text(item.get("role")), _content(item.get("content")))

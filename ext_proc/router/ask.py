@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 
 from ext_proc.core.errors import Reason, RouterError
 from ext_proc.core.ports import Router
 from ext_proc.core.settings import RouterSettings
-from ext_proc.core.types import Message, Policy, Scores, Verdict
+from ext_proc.core.types import Message, Policy, Verdict
+from ext_proc.core.verdict import verdict_of
 from ext_proc.telemetry import log
-
-_TOLERANCE = 1e-4
-"""How far from [0, 1], and from 1 in sum, float32 arithmetic may end."""
 
 
 class RouterAsker:
@@ -74,32 +71,6 @@ class RouterAsker:
             if deadline.expired():
                 return Verdict(failure=Reason.ROUTER_TIMEOUT)
             return _failed(Reason.ROUTER_ERROR, error)
-
-
-def verdict_of(scores: Scores, policies: tuple[Policy, ...]) -> Verdict:
-    """What the router chose; if it did not say, the best policy unless none of them is at least as
-    likely, and the first of equals."""
-    values = (*scores.per_policy, scores.none)
-    if len(scores.per_policy) != len(policies) or not _are_probabilities(values):
-        return Verdict(failure=Reason.ROUTER_GARBLED)
-    pairs = tuple((policy.name, score) for policy, score in zip(policies, scores.per_policy, strict=True))
-    chosen = _most_probable(scores) if scores.chosen is None else scores.chosen
-    if not 0 <= chosen <= len(policies):
-        return Verdict(failure=Reason.ROUTER_GARBLED)
-    name = policies[chosen].name if chosen < len(policies) else None
-    return Verdict(name, pairs, scores.none)
-
-
-def _most_probable(scores: Scores) -> int:
-    values = scores.per_policy
-    best = max(range(len(values)), key=values.__getitem__)
-    return best if values[best] > scores.none else len(values)
-
-
-def _are_probabilities(values: tuple[float, ...]) -> bool:
-    # NaN fails every comparison, so it fails these.
-    in_range = all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values)
-    return in_range and math.isclose(sum(values), 1.0, abs_tol=_TOLERANCE)
 
 
 def _failed(reason: Reason, error: BaseException) -> Verdict:
