@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from ext_proc.config.document import Document, Path, Report, shown
 from ext_proc.config.environment import expand_addresses
 from ext_proc.config.foreign import FOREIGN
+from ext_proc.config.rollout_schema import Rollout, RolloutCheck, RolloutLimit, RolloutMetric, RolloutWebhook
 from ext_proc.config.schema import (
     Alias,
     ArchConfig,
@@ -26,10 +27,10 @@ from ext_proc.config.schema import (
     Preference,
     ProviderPrice,
     Samples,
-    Section,
     ShadowTarget,
     WeightedTarget,
 )
+from ext_proc.config.section import Section
 
 _NOUNS: Mapping[type[Section], str] = {
     Alias: "alias",
@@ -39,6 +40,11 @@ _NOUNS: Mapping[type[Section], str] = {
     Preference: "policy",
     ProviderPrice: "price",
     Samples: "mapping",
+    Rollout: "rollout",
+    RolloutCheck: "check",
+    RolloutLimit: "limit",
+    RolloutMetric: "metric",
+    RolloutWebhook: "webhook",
     ShadowTarget: "shadow",
     WeightedTarget: "target",
 }
@@ -46,11 +52,15 @@ _EXAMPLES = {
     "input_per_million": "input_per_million: 2.5",
     "output_per_million": "output_per_million: 10",
     "path": "path: samples.jsonl",
+    "canary": "canary: openai/gpt-4o-mini",
     "description": "description: reviewing existing code",
+    "metric": "metric: error_rate",
     "model": "model: openai/gpt-4o-mini",
     "name": "name: code review",
     "percent": "percent: 10",
+    "query": "query: sum(rate(my_errors_total[5m]))",
     "target": "target: openai/gpt-4o-mini",
+    "url": "url: https://hooks.example.com/gate",
     "weight": "weight: 10",
 }
 _TYPES = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ext_proc.config.catalog import Catalog, entries_of
 from ext_proc.config.document import Document, Mark, Path, Report, shown
@@ -14,6 +14,9 @@ from ext_proc.core.types import WHOLE_PER_10K, Arm, Policy, Route, Shadow, Targe
 
 RESERVED = "other"
 """The routers' word for "none of them". Source: Arch-Router's prompt."""
+
+CANARY = "canary"
+"""The second arm of a split, and the one that a rollout moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +77,15 @@ def _route(draft: Draft, catalog: Catalog, written: _Written, report: Report) ->
         target = catalog.targets.get(written.served_by or "")
         return None if target is None else Route(policy, (Arm("baseline", target, WHOLE_PER_10K),))
     arms, fallbacks = _destinations(draft, catalog, preference, path, report)
+    if preference.rollout is not None:
+        arms = _with_canary(draft, catalog, preference, arms, (*path, "rollout"), report)
     shadows = _shadows(draft, catalog, preference, path, report)
     chosen_by = preference.selection_policy
     if chosen_by is not None and chosen_by.prefer != "none":
         mark = draft.document.mark((*path, "selection_policy", "prefer"))
         text = f'"prefer: {chosen_by.prefer}" has no effect: models are used in the order written'
         report.add(mark, text, 'write "prefer: none", or remove selection_policy', is_warning=True)
-    observed = preference.observe or bool(shadows)
+    observed = preference.observe or bool(shadows) or preference.rollout is not None
     return Route(policy, arms, shadows, fallbacks, observed) if arms else None
 
 
@@ -133,6 +138,28 @@ def _destinations(
     return arms, tuple(targets[1:])
 
 
+def _with_canary(
+    draft: Draft, catalog: Catalog, preference: Preference, arms: tuple[Arm, ...], path: Path, report: Report
+) -> tuple[Arm, ...]:
+    """The arms of a policy with a rollout: the model it has, and the next one with nothing yet."""
+    rollout = preference.rollout
+    assert rollout is not None
+    mark = draft.document.mark((*path, "canary"))
+    if preference.targets is not None:
+        text = "a policy with a rollout has no weights of its own: the rollout sets them"
+        hint = 'write "models: [the present model]" instead of targets'
+        report.add(draft.document.mark((*path[:-1], "targets"), of_key=True), text, hint)
+    canary = catalog.find(rollout.canary, (*path, "canary"), draft, report)
+    if canary is None or not arms:
+        return arms
+    if canary.name == arms[0].target.name:
+        report.add(
+            mark, f'"{shown(canary.name)}" is the model this policy has', "name the one that it moves to"
+        )
+        return arms
+    return (replace(arms[0], weight_per_10k=WHOLE_PER_10K), Arm(CANARY, canary, 0))
+
+
 def _split(
     draft: Draft, catalog: Catalog, written: list[WeightedTarget | None], path: Path, report: Report
 ) -> tuple[Arm, ...]:
@@ -164,7 +191,7 @@ def _split(
 
 def _arm_names() -> Iterator[str]:
     yield "baseline"
-    yield "canary"
+    yield CANARY
     number = 2
     while True:
         yield f"canary-{number}"

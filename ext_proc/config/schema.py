@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ext_proc.config.base_url import BaseUrl, parse_base_url
+from ext_proc.config.rollout_schema import Rollout, Rollouts
+from ext_proc.config.section import Section
 from ext_proc.config.values import (
     Cluster,
     CredentialHeader,
@@ -45,12 +47,6 @@ ARCHGW_PORT = 12_000
 
 REQUEST_TIMEOUT_S = 600.0
 """How long Envoy waits for an answer's last byte: the default of the OpenAI and Anthropic clients."""
-
-
-class Section(BaseModel):
-    """A mapping of the file. Errors never show the input: it may be a secret."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
 Examples = Annotated[list[Example | None], Field(max_length=MAX_EXAMPLES)]
@@ -137,6 +133,7 @@ class Preference(InlinePreference):
     shadow: list[ShadowTarget | None] | None = Field(default=None, max_length=MAX_SHADOWS)
     selection_policy: SelectionPolicy | None = None
     observe: bool = False
+    rollout: Rollout | None = None
 
 
 class RouterSection(Section):
@@ -190,6 +187,7 @@ class Server(Section):
 class Admin(Section):
     address: Host = "127.0.0.1"
     port: Port = 9_902
+    token: Text | None = Field(default=None, repr=False)
 
 
 class EnvoyListener(Section):
@@ -256,6 +254,7 @@ class ArchConfig(Section):
     routing: Routing = Routing()
     affinity: Affinity = Affinity()
     comparison: ComparisonSection = ComparisonSection()
+    rollouts: Rollouts = Rollouts()
     server: Server = Server()
     admin: Admin = Admin()
     envoy: Envoy = Envoy()

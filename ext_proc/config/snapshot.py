@@ -12,6 +12,7 @@ from ext_proc.config.comparison import build_comparison
 from ext_proc.config.document import Path, Report, shown
 from ext_proc.config.draft import Draft
 from ext_proc.config.environment import read_secret
+from ext_proc.config.rollouts import build_rollouts, read_token
 from ext_proc.config.routes import build_routes
 from ext_proc.config.schema import REQUEST_TIMEOUT_S, ArchListener, ArchListeners, EnvoyListener
 from ext_proc.core.settings import Address, Configuration, EnvoySettings, RouterSettings, ServerSettings
@@ -37,6 +38,8 @@ def build(
     salt = _salt(draft, environ, report)
     envoy = _envoy(draft, catalog, report)
     comparison = build_comparison(draft, catalog, report)
+    rollouts = build_rollouts(draft, routes, environ, report)
+    admin_token = read_token(draft.config.admin.token, ("admin", "token"), draft, environ, report)
     server, admin = draft.config.server, draft.config.admin
     if server.port == admin.port != 0 and server.address == admin.address:
         mark = draft.document.mark(
@@ -65,6 +68,8 @@ def build(
         envoy=envoy,
         upstreams=tuple(catalog.upstreams.values()),
         comparison=comparison,
+        rollouts=rollouts,
+        admin_token=admin_token,
     )
 
 

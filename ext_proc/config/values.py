@@ -186,6 +186,17 @@ def money(value: object) -> float:
     return float(number)
 
 
+def number(value: object) -> float:
+    return float(_number(value))
+
+
+def share(value: object) -> float:
+    found = _number(value)
+    if not 0 < found < 1:
+        raise wrong("must be above 0 and below 1", "write a share, e.g. 0.05")
+    return float(found)
+
+
 def threshold(value: object) -> float:
     number = _number(value)
     if not 0 <= number <= 1:
@@ -247,6 +258,8 @@ Description = Annotated[str, BeforeValidator(description)]
 Example = Annotated[str, BeforeValidator(example)]
 Weight = Annotated[float, BeforeValidator(weight)]
 Percent = Annotated[int, BeforeValidator(percent)]
+Number = Annotated[float, BeforeValidator(number)]
+Share = Annotated[float, BeforeValidator(share)]
 Threshold = Annotated[float, BeforeValidator(threshold)]
 Port = Annotated[int, BeforeValidator(whole(0, 65_535))]
 Host = Annotated[str, BeforeValidator(host)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ext_proc.core.types import Credential, Snapshot
+from ext_proc.core.rollout_settings import RolloutSettings
+from ext_proc.core.types import Credential, Secret, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,11 @@ class ComparisonSettings:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Everything one `arch_config.yaml` says. `upstreams` has one entry per cluster, in file order."""
+    """Everything one `arch_config.yaml` says.
+
+    `upstreams` has one entry per cluster, in file order. `admin_token` is what the admin API wants of
+    whoever changes something.
+    """
 
     snapshot: Snapshot
     router: RouterSettings
@@ -112,3 +117,5 @@ class Configuration:
     envoy: EnvoySettings
     upstreams: tuple[Upstream, ...]
     comparison: ComparisonSettings = ComparisonSettings()
+    rollouts: RolloutSettings = RolloutSettings()  # noqa: RUF009 - frozen
+    admin_token: Secret | None = None

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ext_proc.config import schema
+from ext_proc.config import rollout_schema, schema
 from ext_proc.config.load import load_text
 from ext_proc.config.weights import normalise
 from ext_proc.core.errors import ConfigError, Problem
@@ -19,7 +19,12 @@ KEYS = st.sampled_from(
     sorted(
         {
             "tracing",
-            *(key for section in vars(schema).values() for key in getattr(section, "model_fields", ())),
+            *(
+                key
+                for module in (schema, rollout_schema)
+                for section in vars(module).values()
+                for key in getattr(section, "model_fields", ())
+            ),
         }
     )
 )

@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ext_proc.config import schema
+from ext_proc.config import rollout_schema, schema
 from ext_proc.config.base_url import WELL_KNOWN
 from ext_proc.config.foreign import FOREIGN
 from ext_proc.config.load import check, load, load_text
+from ext_proc.config.section import Section
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "configuration.md").read_text()
 EXAMPLE = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)[0]
 SECTIONS = [
-    kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, schema.Section)
+    kind
+    for kind in (*vars(schema).values(), *vars(rollout_schema).values())
+    if isinstance(kind, type) and issubclass(kind, Section)
 ]
 
 
