@@ -17,7 +17,8 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from ext_proc.core.rollout_types import Event, RolloutState
+from ext_proc.core.rollout_types import Event, RolloutState, WindowCounts
+from ext_proc.core.types import WHOLE_PER_10K
 
 SCHEMA = 1
 """Version of the stored state's shape. A reader refuses another one rather than guess."""
@@ -35,11 +36,10 @@ def dump_state(state: RolloutState) -> str:
 
 def load_state(text: str | bytes) -> RolloutState:
     """Read what `dump_state` wrote. Errors: StateError."""
-    plain = _parse(text)
-    schema = plain.pop("schema", None)
-    if schema != SCHEMA:
-        raise StateError(f"state: schema {schema!r} is not {SCHEMA}, the one this version reads")
-    return from_plain(RolloutState, plain, "state")
+    state = _load(RolloutState, text, "state")
+    if state.step < 0 or not 0 <= state.weight_per_10k <= WHOLE_PER_10K:
+        raise StateError(f"state: no rollout is at step {state.step} with weight {state.weight_per_10k}")
+    return state
 
 
 def dump_event(event: Event) -> str:
@@ -48,9 +48,16 @@ def dump_event(event: Event) -> str:
 
 def load_event(text: str | bytes) -> Event:
     """Read what `dump_event` wrote. Errors: StateError."""
-    plain = _parse(text)
-    plain.pop("schema", None)
-    return from_plain(Event, plain, "event")
+    return _load(Event, text, "event")
+
+
+def dump_window(window: WindowCounts) -> str:
+    return json.dumps({"schema": SCHEMA, **as_plain(window)}, separators=(",", ":"))
+
+
+def load_window(text: str | bytes) -> WindowCounts:
+    """Read what `dump_window` wrote. Errors: StateError."""
+    return _load(WindowCounts, text, "window")
 
 
 def as_plain(value: Any) -> Any:
@@ -86,14 +93,17 @@ def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _parse(text: str | bytes) -> dict[str, Any]:
+def _load(kind: type[T], text: str | bytes, where: str) -> T:
     try:
         plain = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise StateError(f"not JSON: {error}") from None
+        raise StateError(f"{where}: not JSON: {error}") from None
     if not isinstance(plain, dict):
-        raise StateError(f"expected an object, found {type(plain).__name__}")
-    return plain
+        raise StateError(f"{where}: expected an object, found {type(plain).__name__}")
+    schema = plain.pop("schema", None)
+    if schema != SCHEMA:
+        raise StateError(f"{where}: schema {schema!r} is not {SCHEMA}, the one this version reads")
+    return from_plain(kind, plain, where)
 
 
 def _read(hint: Any, plain: Any, where: str) -> Any:

@@ -15,6 +15,10 @@ from itertools import pairwise
 from ext_proc.core.types import WHOLE_PER_10K
 
 DEFAULT_FALSE_ROLLBACK_RATE = 0.05
+"""How often a canary within every metric's tolerance is rolled back, over all metrics and looks."""
+
+DEFAULT_FALSE_PASS_RATE = 0.05
+"""How often a canary beyond a metric's `max_degradation` passes a step, over all looks."""
 
 
 class MetricKind(StrEnum):
@@ -211,8 +215,8 @@ class RolloutPlan:
 
     `canary` is the arm's name in the split, `target` the name of its target: another target is another
     rollout. `interval_s`: time between looks, and the least a step with an analysis lasts. `min_requests`:
-    the canary's in a step before it can pass. `metrics`: judged from observations, sharing
-    `false_rollback_rate` (see `core/evidence.py`). `checks`: names of external checks; a step passes when
+    the canary's in a step before it can pass. `metrics`: judged from observations, at the two rates of
+    error that the plan states (`core/evidence.py`). `checks`: names of external checks; a step passes when
     the latest answer of each is `pass`. `max_failures`: how many `fail`s of one check in a step are put
     up with; one more fails the analysis (Argo's `failureLimit`; Flagger's `threshold` less one).
     `deadline_s`: an analysis that has not decided after so long pauses the rollout. `hooks`: the ones
@@ -237,6 +241,7 @@ class RolloutPlan:
     deadline_s: float = 86_400.0
     hooks: frozenset[Hook] = frozenset()
     false_rollback_rate: float = DEFAULT_FALSE_ROLLBACK_RATE
+    false_pass_rate: float = DEFAULT_FALSE_PASS_RATE
     auto_start: bool = True
 
     @property
@@ -248,6 +253,14 @@ class RolloutPlan:
     def fingerprint(self) -> str:
         """Changes with the steps. A rollout in flight whose steps change is paused (`core/rollout.py`)."""
         return ",".join(map(_short, self.steps))
+
+    @property
+    def basis(self) -> str:
+        """Changes with what the metrics count: evidence gathered under another one begins again."""
+        return ";".join(
+            f"{rule.kind},{rule.tolerance!r},{rule.max_degradation!r},{rule.relative:d},{rule.noise_floor:d}"
+            for rule in self.metrics
+        )
 
     def problems(self) -> tuple[str, ...]:
         """What makes this plan unusable, in words for an operator; empty when nothing does."""
@@ -270,8 +283,8 @@ class RolloutPlan:
                 found.append(f"{rule.kind}: its margins are points, not relative")
             if not rule.relative and rule.kind in QUANTILES | MEANS:
                 found.append(f"{rule.kind}: its margins are relative, not absolute")
-        if not 0 < self.false_rollback_rate < 1:
-            found.append("false_rollback_rate lies between 0 and 1")
+        if not (0 < self.false_rollback_rate < 1 and 0 < self.false_pass_rate < 1):
+            found.append("false_rollback_rate and false_pass_rate lie between 0 and 1")
         return tuple(found)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ext_proc.core.rollout_plan import Breach, Hook, MetricKind
+from ext_proc.core.rollout_plan import Answer, Breach, CheckResult, Hook, MetricKind
 
 
 class Phase(StrEnum):
@@ -127,13 +127,13 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class MetricEvidence:
-    """What one metric has gathered in one step, in bounded memory. `core/evidence.py` folds and reads it.
+class Counts:
+    """What one metric counted of both arms, per group of sessions (`evidence.group_of`).
 
-    Shapes: the group tuples have `evidence.GROUPS` entries or none, `worse` and `good` one log e-value per
-    alternative or none. Per arm: `n_*` requests per group of sessions, sums of what counts as bad per
-    group, once against the tolerance (`bad_canary`) and once against max_degradation (`harm_canary`).
-    `values_*` sums the metric in its own unit, for people.
+    `n_*`: answers (for `similarity` and `judge` comparisons). `bad_*`: how many of them are bad, each by
+    a number in [0, 1], against the metric's tolerance; `harm_canary` the canary's against its
+    `max_degradation` (they differ for quantiles, whose tolerance moves the threshold). Shapes: all of the
+    same length, or all empty.
     """
 
     n_baseline: tuple[float, ...] = ()
@@ -141,21 +141,43 @@ class MetricEvidence:
     bad_baseline: tuple[float, ...] = ()
     bad_canary: tuple[float, ...] = ()
     harm_canary: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCounts:
+    """What was seen between two looks. Sums: the windows of several replicas add up (`evidence.merged`).
+
+    `epoch` is that of the evidence it was opened from. `requests` is the canary's. `histograms` counts
+    values per logarithmic bin (`evidence.bin_of`) by `"quantity/arm"`.
+    """
+
+    epoch: int
+    requests: int = 0
+    counts: Mapping[MetricKind, Counts] = field(default_factory=dict)
+    histograms: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricEvidence:
+    """One metric's counts in one step, and a log e-value per alternative of both its tests."""
+
+    counts: Counts = field(default_factory=Counts)
     worse: tuple[float, ...] = ()
     good: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything gathered in one step of a rollout.
+    """Everything gathered in one step of a rollout, in bounded memory.
 
-    `epoch` counts the steps' weights: a window opened under another one is not folded in. `cuts` holds
-    per metric the baseline's value that answers are counted against (None: not known yet, the metric
-    waits); it is carried from step to step. `histograms` counts values per logarithmic bin by
-    `"quantity/arm"`. `requests` is the canary's.
+    `epoch` counts the restarts of the evidence: a window opened under another one is not folded in.
+    `basis` is the plan's metrics as they were when it began; with others it begins again. `cuts` holds the
+    baseline's value that answers are counted against, per metric that needs one (absent: not known yet,
+    the metric waits); it is carried from step to step. `requests` is the canary's.
     """
 
     epoch: int = 0
+    basis: str = ""
     requests: int = 0
     cuts: Mapping[MetricKind, float] = field(default_factory=dict)
     metrics: Mapping[MetricKind, MetricEvidence] = field(default_factory=dict)
@@ -166,11 +188,12 @@ class Evidence:
 class RolloutState:
     """Where one rollout is: everything that must survive a restart.
 
-    `step` indexes the plan's steps; past the last one means only promotion is left. `approved`: the hook
-    of this step has said yes. `hook`: the hook whose answer is waited for, to be asked by the controller.
-    `analysed_since`: when the current analysis began to count against its deadline. `clock`: the latest
-    time seen; time never runs backwards from it. `revision` grows with every change, for a
-    compare-and-swap in the store. `failures` and `passed` are of the external checks, in this step.
+    `step` indexes the plan's steps; past the last one only promotion is left. `hook`: whose answer is
+    waited for; the controller asks it at each look. `approved`: the hook of this step has said yes.
+    `step_at`: when the step began; `analysed_since`: when its analysis began to count against the
+    deadline; `clock`: the time of the last `step()`, so that a clock set back is noticed. `run` counts the
+    starts. `revision` grows with every change other than the clock's, for a compare-and-swap in the store.
+    `failures` and `passed` (latest answer) are of the external checks, in this step.
 
     Units: times in seconds since the epoch.
     """
@@ -195,3 +218,24 @@ class RolloutState:
     failures: Mapping[str, int] = field(default_factory=dict)
     passed: frozenset[str] = frozenset()
     evidence: Evidence = field(default_factory=Evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class HookAnswer:
+    """What a hook said when asked in this run and step; in another one it no longer counts."""
+
+    hook: Hook
+    run: int
+    step: int
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What has come in since the last look. `checks` holds the answers that came in, by check."""
+
+    window: WindowCounts | None = None
+    commands: tuple[Command, ...] = ()
+    answers: tuple[HookAnswer, ...] = ()
+    checks: Mapping[str, CheckResult] = field(default_factory=dict)
+    breach: Breach | None = None

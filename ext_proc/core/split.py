@@ -9,7 +9,10 @@ that for each of them (docs/adr/0004-affinity-hash.md): a canary behind another 
 
 from __future__ import annotations
 
-from ext_proc.core.types import WHOLE_PER_10K, Arm, Shadow
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ext_proc.core.types import WHOLE_PER_10K, Arm, Shadow, Snapshot
 
 
 def laid_out(arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
@@ -41,3 +44,30 @@ def choose_shadow(shadows: tuple[Shadow, ...], bucket: int) -> Shadow | None:
         if bucket < upper:
             return shadow
     return None
+
+
+def apply_weights(snapshot: Snapshot, weights: Mapping[str, Mapping[str, int]]) -> Snapshot:
+    """The snapshot with other weights of canaries; each policy's baseline takes what they leave.
+
+    Raising one canary at the baseline's cost moves sessions to that canary and no others (`laid_out`).
+    Arms that are not named keep their weights. A policy or an arm that the snapshot does not have is left
+    out, since a reload may have removed it; weights that do not fit together are cut down in the arms'
+    order, so that the sum is always whole.
+
+    Shapes: policy to arm to weight. Units: 0.01 % of the sessions.
+    """
+    routes = {
+        name: replace(route, arms=_weighted(route.arms, weights[name])) if name in weights else route
+        for name, route in snapshot.routes.items()
+    }
+    return replace(snapshot, routes=routes)
+
+
+def _weighted(arms: tuple[Arm, ...], weights: Mapping[str, int]) -> tuple[Arm, ...]:
+    baseline, *canaries = arms
+    left, changed = WHOLE_PER_10K, []
+    for arm in canaries:
+        weight = min(left, max(0, weights.get(arm.name, arm.weight_per_10k)))
+        changed.append(replace(arm, weight_per_10k=weight))
+        left -= weight
+    return (replace(baseline, weight_per_10k=left), *changed)

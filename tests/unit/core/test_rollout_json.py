@@ -12,12 +12,15 @@ from ext_proc.core.rollout_json import (
     StateError,
     dump_event,
     dump_state,
+    dump_window,
     load_event,
     load_state,
+    load_window,
 )
 from ext_proc.core.rollout_plan import Breach, HardLimit, Hook, LimitKind, MetricKind
 from ext_proc.core.rollout_types import (
     Cause,
+    Counts,
     Event,
     Evidence,
     Finding,
@@ -25,6 +28,7 @@ from ext_proc.core.rollout_types import (
     Outcome,
     Phase,
     RolloutState,
+    WindowCounts,
 )
 
 STATE = RolloutState(
@@ -42,7 +46,7 @@ STATE = RolloutState(
         epoch=3,
         requests=17,
         cuts={MetricKind.LATENCY_P95: 1.25},
-        metrics={MetricKind.ERROR_RATE: MetricEvidence(n_canary=(1.0, 2.0), worse=(-0.5, 0.25))},
+        metrics={MetricKind.ERROR_RATE: MetricEvidence(Counts(n_canary=(1.0, 2.0)), worse=(-0.5, 0.25))},
         histograms={"latency/baseline": {-3: 5, 12: 1}},
     ),
 )
@@ -71,6 +75,16 @@ def test_a_state_comes_back_as_it_was() -> None:
 
 def test_an_event_comes_back_as_it_was() -> None:
     assert load_event(dump_event(EVENT)) == EVENT
+
+
+def test_a_window_comes_back_as_it_was() -> None:
+    window = WindowCounts(
+        epoch=2,
+        requests=3,
+        counts={MetricKind.COST: Counts(n_canary=(1.0,), bad_canary=(0.25,))},
+        histograms={"cost/canary": {-40: 3}},
+    )
+    assert load_window(dump_window(window)) == window
 
 
 def test_a_field_that_is_missing_takes_its_default() -> None:

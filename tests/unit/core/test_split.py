@@ -1,0 +1,54 @@
+"""Arms, their intervals, and weights that change under them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ext_proc.core.split import apply_weights, choose_arm
+from ext_proc.core.types import Snapshot
+from tests.support.builders import a_route, a_snapshot, a_target
+
+
+def a_split(arms: int = 3) -> Snapshot:
+    return a_snapshot(routes=(a_route(*(a_target(f"vllm/{number}") for number in range(arms))),))
+
+
+def weights(snapshot: Snapshot) -> dict[str, int]:
+    return {arm.name: arm.weight_per_10k for arm in snapshot.routes["coding"].arms}
+
+
+def test_the_baseline_takes_what_the_canaries_leave() -> None:
+    changed = apply_weights(a_split(), {"coding": {"canary": 500, "canary-2": 100}})
+    assert weights(changed) == {"baseline": 9400, "canary": 500, "canary-2": 100}
+
+
+def test_an_arm_that_is_not_named_keeps_its_weight() -> None:
+    before = a_split()
+    changed = apply_weights(before, {"coding": {"canary": 500}})
+    assert weights(changed)["canary-2"] == weights(before)["canary-2"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "got"),
+    [
+        ({"canary": 20_000}, {"baseline": 0, "canary": 10_000, "canary-2": 0}),
+        ({"canary": -5}, {"baseline": 6667, "canary": 0, "canary-2": 3333}),
+        ({"canary": 9000, "canary-2": 9000}, {"baseline": 0, "canary": 9000, "canary-2": 1000}),
+        ({"baseline": 1, "nobody": 7}, {"baseline": 3334, "canary": 3333, "canary-2": 3333}),
+    ],
+)
+def test_weights_that_do_not_fit_still_sum_to_the_whole(wanted: dict[str, int], got: dict[str, int]) -> None:
+    assert weights(apply_weights(a_split(), {"coding": wanted, "gone": {"canary": 1}})) == got
+
+
+def test_raising_a_canary_moves_sessions_to_it_and_nowhere_else() -> None:
+    for arm in ("canary", "canary-2"):
+        low = apply_weights(a_split(), {"coding": {"canary": 1000, "canary-2": 1000}})
+        high = apply_weights(low, {"coding": {arm: 4000}})
+        before, after = low.routes["coding"].arms, high.routes["coding"].arms
+        moved = {
+            (choose_arm(before, bucket).name, choose_arm(after, bucket).name)
+            for bucket in range(10_000)
+            if choose_arm(before, bucket).name != choose_arm(after, bucket).name
+        }
+        assert moved == {("baseline", arm)}

@@ -1,0 +1,157 @@
+"""What is counted of an answer, and what the replicas' counts add up to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ext_proc.core.observation import Comparison, Observation, Preference, Role
+from ext_proc.core.rollout_plan import DEFAULT_RULES, MetricKind
+from ext_proc.core.rollout_types import Counts, Evidence
+from ext_proc.core.window import (
+    GROUPS,
+    Window,
+    bin_of,
+    group_of,
+    mean,
+    merged,
+    quantile,
+    upper_edge,
+)
+from tests.support.rollouts import a_plan, an_answer
+
+
+def a_window_of(kind: MetricKind, cut: float | None = None, **rule: Any) -> Window:
+    plan = a_plan(metrics=(replace(DEFAULT_RULES[kind], **rule),))
+    return Window(plan, Evidence(epoch=4, cuts={} if cut is None else {kind: cut}))
+
+
+def sums(window: Window, kind: MetricKind) -> tuple[float, ...]:
+    """Answers of baseline and canary, bad of baseline and canary, harm of canary."""
+    found = window.counts().counts[kind]
+    columns = (found.n_baseline, found.n_canary, found.bad_baseline, found.bad_canary, found.harm_canary)
+    return tuple(sum(column) for column in columns)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad", "fine"),
+    [
+        (MetricKind.ERROR_RATE, {"status": 500}, {"status": 404}),
+        (MetricKind.ERROR_RATE, {"broken": True}, {}),
+        (MetricKind.REJECTED_SHARE, {"status": 400}, {"status": 429}),
+        (MetricKind.FALLBACK_SHARE, {"fallback": True}, {"status": 500}),
+    ],
+)
+def test_a_share_counts_every_answer(kind: MetricKind, bad: dict[str, Any], fine: dict[str, Any]) -> None:
+    window = a_window_of(kind)
+    for arm in ("canary", "baseline", "baseline"):
+        window.add(an_answer(arm, **bad))
+        window.add(an_answer(arm, **fine))
+    assert sums(window, kind) == (4, 2, 2, 1, 1)
+    assert (window.counts().requests, window.counts().epoch) == (2, 4)
+
+
+def test_a_quantile_stretches_the_canarys_threshold_by_what_is_allowed() -> None:
+    window = a_window_of(MetricKind.LATENCY_P95, cut=2.0, tolerance=0.5, max_degradation=1.0)
+    for seconds in (1.9, 2.1, 3.1, 4.1):
+        window.add(an_answer("baseline", latency_s=seconds))
+        window.add(an_answer("canary", latency_s=seconds))
+    assert sums(window, MetricKind.LATENCY_P95) == (4, 4, 3, 2, 1)
+
+
+def test_a_mean_is_cut_off_at_the_baselines_far_end() -> None:
+    window = a_window_of(MetricKind.COST, cut=2.0)
+    for cost in (0.5, 1.0, 50.0, None):
+        window.add(an_answer("canary", cost=cost))
+    assert sums(window, MetricKind.COST) == (0, 3, 0, 1.75, 1.75)
+
+
+def test_times_and_costs_of_errors_do_not_count() -> None:
+    window = a_window_of(MetricKind.LATENCY_P50, cut=1.0)
+    window.add(an_answer("canary", latency_s=9.0, status=503))
+    assert sums(window, MetricKind.LATENCY_P50) == (0,) * 5
+    assert window.counts().histograms == {}
+
+
+def test_without_a_threshold_values_are_only_learnt() -> None:
+    window = a_window_of(MetricKind.TOKENS)
+    window.add(an_answer("baseline", tokens_out=100))
+    assert sums(window, MetricKind.TOKENS) == (0,) * 5
+    assert window.counts().histograms == {"tokens/baseline": {bin_of(100): 1}}
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_a_value_that_is_none_is_left_out(value: float) -> None:
+    window = a_window_of(MetricKind.COST, cut=1.0)
+    window.add(an_answer("canary", cost=value))
+    assert sums(window, MetricKind.COST) == (0,) * 5
+
+
+@pytest.mark.parametrize("other", [an_answer("canary-2"), an_answer(""), an_answer(role=Role.NOISE)])
+def test_other_arms_and_copies_are_left_out(other: Observation) -> None:
+    window = a_window_of(MetricKind.ERROR_RATE)
+    window.add(other)
+    assert sums(window, MetricKind.ERROR_RATE) == (0,) * 5
+    assert window.counts().requests == 0
+
+
+def a_comparison(role: Role = Role.SHADOW, arm: str = "baseline", **changes: Any) -> Comparison:
+    target = "vllm/next" if role is Role.SHADOW else "vllm/now"
+    return Comparison(an_answer(arm), an_answer("", role=role, target=target), at=0.0, **changes)
+
+
+def test_comparisons_count_for_the_canary_and_noise_for_the_baseline() -> None:
+    window = a_window_of(MetricKind.SIMILARITY)
+    window.compare(a_comparison(similarity=0.75))
+    window.compare(a_comparison(similarity=-0.5))
+    window.compare(a_comparison(similarity=None))
+    window.compare(a_comparison(Role.NOISE, similarity=0.9))
+    assert sums(window, MetricKind.SIMILARITY) == pytest.approx((1, 2, 0.1, 1.25, 1.25))
+
+
+def test_a_judge_counts_losses_and_half_of_ties() -> None:
+    window = a_window_of(MetricKind.JUDGE)
+    for preference in Preference:
+        window.compare(a_comparison(judge=preference))
+    assert sums(window, MetricKind.JUDGE) == (0, 3, 0, 1.5, 1.5)
+
+
+def test_comparisons_with_the_canarys_own_answers_or_of_another_target_are_left_out() -> None:
+    window = a_window_of(MetricKind.SIMILARITY)
+    window.compare(a_comparison(arm="canary", similarity=0.0))
+    stranger = a_comparison(similarity=0.0)
+    window.compare(replace(stranger, shadow=replace(stranger.shadow, target="vllm/other")))
+    assert sums(window, MetricKind.SIMILARITY) == (0,) * 5
+
+
+def test_requests_of_one_session_fall_in_one_group() -> None:
+    assert group_of(77, "a") == group_of(77, "b") == 77 % GROUPS
+    assert len({group_of(None, f"request {number}") for number in range(1000)}) == GROUPS
+
+
+def test_windows_of_replicas_add_up_and_strangers_are_left_out() -> None:
+    windows = []
+    for _ in range(2):
+        window = a_window_of(MetricKind.LATENCY_P50, cut=0.5)
+        window.add(an_answer("baseline", latency_s=1.0))
+        window.add(an_answer("canary", latency_s=0.1))
+        windows.append(window.counts())
+    stranger = replace(windows[0], epoch=5)
+    total = merged([*windows, stranger], epoch=4)
+    assert total.requests == 2
+    assert sum(total.counts[MetricKind.LATENCY_P50].n_baseline) == 2
+    assert total.histograms == {"latency/baseline": {0: 2}, "latency/canary": {bin_of(0.1): 2}}
+    assert merged([], epoch=9).counts.get(MetricKind.COST, Counts()) == Counts()
+
+
+def test_a_histogram_is_read_to_a_bin() -> None:
+    values = [0.2, 0.4, 1.0, 3.0, 8.0]
+    bins: dict[int, int] = {}
+    for value in values:
+        bins[bin_of(value)] = bins.get(bin_of(value), 0) + 1
+        assert value < upper_edge(bin_of(value)) <= value * 1.0443
+    assert quantile(bins, 0.5) == upper_edge(bin_of(1.0))
+    assert quantile(bins, 0.95) == upper_edge(bin_of(8.0))
+    assert mean(bins) == pytest.approx(sum(values) / 5, rel=0.03)
