@@ -174,4 +174,4 @@ async def validate(bootstrap: Path) -> None:
             process.kill()
             await process.wait()
     if process.returncode:
-        raise Refused(output.decode(errors="replace"))
+        raise Refused(f"{bootstrap}: {output.decode(errors='replace')}")

@@ -7,8 +7,11 @@ it slow, failing or breaking off.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
+import signal
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -278,3 +281,24 @@ _ANSWERS: dict[str, Callable[[str, str, dict[str, Any]], Answer]] = {
     "/responses": _response,
     "/messages": _message,
 }
+
+
+async def _serve(name: str, host: str, port: int) -> None:
+    async with StandIn(name, keep_bodies=False).running(port, host):
+        await asyncio.Event().wait()
+
+
+def main() -> None:
+    """One stand-in by itself, until it is ended: `python -m demo.stand_in NAME`."""
+    parser = argparse.ArgumentParser(prog="python -m demo.stand_in", description=main.__doc__)
+    parser.add_argument("name", help="what it calls itself in its answers")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    arguments = parser.parse_args()
+    # As the first process of a container it gets no signal's default.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    asyncio.run(_serve(arguments.name, arguments.host, arguments.port))
+
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,15 @@ class Address:
     host: str
     port: int
 
+    @property
+    def reached_locally(self) -> Address:
+        """Where a client on the same machine finds whoever listens here."""
+        return Address(_LOOPBACK_OF.get(self.host, self.host), self.port)
+
+
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses that mean all of the machine's own, none of which a client can connect to as such."""
+
 
 @dataclass(frozen=True, slots=True)
 class Upstream:

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from demo.processes import free_port
 from ext_proc.server import wire
 from tests.support.mesh import (
     CLIENT_KEY,
@@ -19,6 +20,7 @@ from tests.support.mesh import (
     access_log,
     chat,
     lines_of,
+    run,
     running_mesh,
 )
 
@@ -101,3 +103,11 @@ async def test_health_says_serving(mesh: Mesh) -> None:
     for path in ("/healthz", "/readyz"):
         async with mesh.http.get(mesh.stack.admin_url + path) as reply:
             assert reply.status == 200
+
+
+async def test_a_container_can_ask_by_command_whether_the_server_is_ready(mesh: Mesh) -> None:
+    environ = {**PROVIDER_KEYS, **mesh.stack.environ}
+    command = ("arch-ext-proc", "health", str(CONFIGS / "main.yaml"))
+    assert (await run(*command, environ=environ))[0] == 0
+    nobody = {**environ, "ARCH_ADMIN_PORT": str(free_port())}
+    assert (await run(*command, environ=nobody))[0] == 1

@@ -1,0 +1,84 @@
+"""Envoy accepts what is rendered, whole or in pieces, for every example configuration here."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from demo.processes import Refused, validate
+from demo.stack import PORTS
+from ext_proc.cli import main
+from tests.support.mesh import CONFIGS
+
+ROOT = CONFIGS.parents[2]
+EXAMPLES = (
+    ROOT / "arch_config.yaml",
+    *sorted((ROOT / "envoy").rglob("arch_config.yaml")),
+    *sorted((ROOT / "tests").rglob("configs/*.yaml")),
+    ROOT / "tests/chaos/chaos.yaml",
+)
+ENVIRON = {
+    **dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ARCH_SALT"), "any"),
+    **{f"{name}_KEY": "any" for name in ("OPENAI", "CODER", "NEXT", "ANTHROPIC")},
+    **{
+        f"{name}_UPSTREAM": "http://127.0.0.1:9/v1"
+        for name in ("OPENAI", "CODER", "NEXT", "ANTHROPIC", "LOCAL", "DOWN")
+    },
+    **{name: str(port) for port, name in enumerate(PORTS, start=1)},
+}
+
+
+def rendered(example: Path, shape: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["render", str(example), "--format", shape]) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def around(pieces: dict[str, Any]) -> dict[str, Any]:
+    """The smallest Envoy that the pieces can be put into, each where its comment says."""
+    types = "type.googleapis.com/envoy.extensions.filters"
+    router = {
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": f"{types}.http.router.v3.Router"},
+    }
+    hosts = [{"name": "mine", "domains": ["*"], "routes": pieces["routes"]}]
+    manager = {
+        "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "mine",
+        "early_header_mutation_extensions": pieces["early_header_mutation_extensions"],
+        "http_filters": [*pieces["http_filters"], router],
+        "route_config": {"validate_clusters": False, "virtual_hosts": hosts},
+    }
+    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    listener = {
+        "name": "mine",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}},
+        "per_connection_buffer_limit_bytes": pieces["per_connection_buffer_limit_bytes"],
+        "filter_chains": [{"filters": filters}],
+    }
+    return {"static_resources": {"listeners": [listener], "clusters": pieces["clusters"]}}
+
+
+async def test_envoy_accepts_every_bootstrap_and_all_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for pair in ENVIRON.items():
+        monkeypatch.setenv(*pair)
+    committed = [ROOT / "envoy/compose/envoy.yaml"]
+    for number, example in enumerate(EXAMPLES):
+        bootstrap, pieces = (tmp_path / f"{number}-{name}.yaml" for name in ("bootstrap", "pieces"))
+        bootstrap.write_text(rendered(example, "bootstrap", capsys))
+        pieces.write_text(yaml.safe_dump(around(yaml.safe_load(rendered(example, "filter", capsys)))))
+        committed += [bootstrap, pieces]
+    # Side by side: most of the time Envoy waits for names that only a container network knows.
+    await asyncio.gather(*map(validate, committed))
+
+
+async def test_envoy_refuses_what_is_wrong(tmp_path: Path) -> None:
+    wrong = tmp_path / "envoy.yaml"
+    wrong.write_text("static_resources: {listeners: [{nonsense: 1}]}")
+    with pytest.raises(Refused, match="nonsense"):
+        await validate(wrong)
