@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ext_proc.core.split import apply_weights, choose_arm
-from ext_proc.core.types import Snapshot
+from ext_proc.core.split import apply_weights, choose_arm, choose_shadow, laid_out
+from ext_proc.core.types import Arm, Shadow, Snapshot
 from tests.support.builders import a_route, a_snapshot, a_target
+
+FIRST, SECOND = Shadow(a_target("a/a"), 1_000), Shadow(a_target("b/b"), 500)
 
 
 def a_split(arms: int = 3) -> Snapshot:
@@ -52,3 +54,36 @@ def test_raising_a_canary_moves_sessions_to_it_and_nowhere_else() -> None:
             if choose_arm(before, bucket).name != choose_arm(after, bucket).name
         }
         assert moved == {("baseline", arm)}
+
+
+def arms(**weights: int) -> tuple[Arm, ...]:
+    return tuple(Arm(name, a_target(), weight) for name, weight in weights.items())
+
+
+def test_canaries_grow_into_the_baseline_from_both_ends() -> None:
+    layout = laid_out(arms(baseline=7_000, one=1_000, two=1_000, three=1_000))
+    assert [arm.name for arm in layout] == ["one", "three", "baseline", "two"]
+
+
+@pytest.mark.parametrize(
+    ("bucket", "name"), [(0, "one"), (999, "one"), (1_000, "baseline"), (8_999, "baseline"), (9_000, "two")]
+)
+def test_an_arm_owns_its_interval(bucket: int, name: str) -> None:
+    assert choose_arm(arms(baseline=8_000, one=1_000, two=1_000), bucket).name == name
+
+
+def test_an_arm_without_weight_is_never_chosen() -> None:
+    names = {choose_arm(arms(baseline=10_000, one=0), bucket).name for bucket in (0, 5_000, 9_999)}
+    assert names == {"baseline"}
+
+
+def test_weights_that_do_not_fill_the_whole_are_a_bug_of_ours() -> None:
+    with pytest.raises(ValueError, match="outside of weights that sum to 2"):
+        choose_arm(arms(baseline=1, one=1), 2)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "shadow"), [(0, FIRST), (999, FIRST), (1_000, SECOND), (1_499, SECOND), (1_500, None)]
+)
+def test_at_most_one_shadow_copies_a_session(bucket: int, shadow: Shadow | None) -> None:
+    assert choose_shadow((FIRST, SECOND), bucket) is shadow
