@@ -18,17 +18,24 @@ from ext_proc.config.schema import RouterSection
 from ext_proc.core.errors import RouterError
 from ext_proc.core.settings import RouterSettings
 from ext_proc.core.types import Policy
-from ext_proc.evaluation import report
+from ext_proc.evaluation import compare, report, suggest
 from ext_proc.evaluation.cases import Case, CaseFile, read_cases
 from ext_proc.evaluation.measures import measure
-from ext_proc.evaluation.trials import Trial, put
+from ext_proc.evaluation.results import save
+from ext_proc.evaluation.trials import Trial, put, recorded
 from ext_proc.router.build import build_router
 
 EXIT_OK = 0
+EXIT_WORSE = 1
 EXIT_BAD_INPUT = 2
+SUGGESTED = 3
 ROUTERS: tuple[str, ...] = get_args(RouterSection.model_fields["type"].annotation)
 _NO_PROVIDERS = "model_providers: [{model: none/none, cluster: none, default: true}]"
 _BAR_WIDTH = 30
+_EPILOG = """\
+exit status: 0; 1 when --compare or --replay shows that the second side is worse; 2 when a line or a
+file could not be used (what could be used is measured all the same). docs/evaluation.md has more.
+"""
 
 
 class CannotEvaluate(Exception):
@@ -45,23 +52,50 @@ class Side:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cases", metavar="CASES.jsonl", type=Path, help="labelled conversations")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.add_argument("cases", metavar="CASES.jsonl", type=Path, nargs="?", help="labelled conversations")
     parser.add_argument(
-        "--config", metavar="FILE", type=Path, help="take the policies and the router of this"
+        "--config", metavar="FILE", type=Path, help="take policies and router of this configuration"
     )
     parser.add_argument("--router", choices=ROUTERS, help="ask this router instead")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--errors", metavar="N", type=int, default=5, help="cases to list (default: 5)")
     parser.add_argument(
-        "--errors", metavar="N", type=int, default=5, help="wrong decisions to list (default: 5)"
+        "--save", metavar="FILE", type=Path, help="write the decisions, to compare with later"
+    )
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="routers, configurations (.yaml) or saved results (.jsonl)",
+    )
+    mode.add_argument("--replay", metavar="FILE", type=Path, help="recorded decisions: what would change now")
+    mode.add_argument(
+        "--suggest-examples",
+        metavar="K",
+        type=int,
+        nargs="?",
+        const=SUGGESTED,
+        help=f"the messages that would help most as examples (default: {SUGGESTED} for each policy)",
     )
     parser.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status: 0; 2 when a line or a file could not be used, whatever else was measured."""
+    """Exit status: 0; 1 when B is shown to be worse than A; 2 when a line or a file could not be used."""
+    if arguments.compare is not None:
+        return _compare(arguments)
+    if arguments.suggest_examples is not None:
+        return _suggest(arguments)
+    if arguments.replay is not None:
+        return _replay(arguments)
     side = side_of(arguments.config, arguments.router)
     file = read(arguments.cases, side.policies)
     trials = asyncio.run(decide(side, file.cases))
+    if arguments.save is not None:
+        save(trials, arguments.save)
     measures = measure(trials)
     if arguments.json:
         found = {"router": side.name, **report.as_json(measures), "problems": list(file.problems)}
@@ -71,6 +105,77 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.errors > 0 and measures.turn_accuracy != 1:
             print(f"\n{report.errors(trials, arguments.errors)}")
     return conclude(file)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    sides = [_trials_of(text, arguments) for text in arguments.compare]
+    (first, first_file), (second, second_file) = sides
+    names: tuple[str, str] = tuple(arguments.compare)
+    return _show(compare.compare(names, first, second), arguments, first_file, second_file)
+
+
+def _trials_of(text: str, arguments: argparse.Namespace) -> tuple[list[Trial], CaseFile]:
+    """What one side of a comparison says: saved, or asked now."""
+    path = Path(text)
+    if path.suffix == ".jsonl":
+        file = read(path, None, labelled=False)
+        return recorded(file.cases), file
+    if text in ROUTERS:
+        side = side_of(arguments.config, text)
+    elif path.suffix in (".yaml", ".yml"):
+        side = side_of(path, arguments.router)
+    else:
+        raise CannotEvaluate(f"{text} is no router ({', '.join(ROUTERS)}), no .yaml and no .jsonl file")
+    file = read(arguments.cases, side.policies)
+    return asyncio.run(decide(side, file.cases)), file
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    side = side_of(arguments.config, arguments.router)
+    file = read(arguments.replay, side.policies, labelled=False)
+    then = recorded(file.cases)
+    if not then:
+        raise CannotEvaluate(f"{arguments.replay} holds no decision")
+    now = asyncio.run(decide(side, [trial.case for trial in then]))
+    names = (f"{arguments.replay}, as decided then", side.name)
+    return _show(compare.compare(names, then, now), arguments, file)
+
+
+def _show(comparison: compare.Comparison, arguments: argparse.Namespace, *files: CaseFile) -> int:
+    if not comparison.pairs:
+        raise CannotEvaluate("the two sides have no case in common")
+    if arguments.json:
+        problems = [problem for file in files for problem in file.problems]
+        print(json.dumps({**compare.as_json(comparison), "problems": problems}, indent=2))
+    else:
+        print(compare.as_text(comparison, arguments.errors))
+    found = comparison.difference
+    return conclude(*files) or (EXIT_WORSE if found and found.is_shown and found.value < 0 else EXIT_OK)
+
+
+def _suggest(arguments: argparse.Namespace) -> int:
+    side = side_of(arguments.config, arguments.router)
+    file = read(arguments.cases, side.policies, labelled=False)
+    if all(case.gold is None for case in file.cases):
+        trials = recorded(file.cases) or asyncio.run(decide(side, file.cases))
+        most = arguments.suggest_examples * max(len(case.policies) for case in file.cases)
+        lines = suggest.unclear_as_yaml(suggest.unclear(trials, most))
+    else:
+        cases = [case for case in file.cases if case.gold is not None]
+        lines = suggest.as_yaml(asyncio.run(_suggestions(side, cases, arguments.suggest_examples)))
+    print("\n".join(lines))
+    return conclude(file)
+
+
+async def _suggestions(side: Side, cases: Sequence[Case], most: int) -> suggest.Suggestions:
+    try:
+        router = build_router(side.settings)
+        try:
+            return await suggest.suggest(router, cases, most, Bar("policies"))
+        finally:
+            await router.close()
+    except (RouterError, suggest.CannotSuggest) as error:
+        raise CannotEvaluate(str(error)) from error
 
 
 def side_of(config: Path | None, router: str | None) -> Side:
@@ -87,8 +192,10 @@ def side_of(config: Path | None, router: str | None) -> Side:
     return Side(f"{settings.type} of {config}", settings, configuration.snapshot.policies)
 
 
-def read(path: Path, policies: tuple[Policy, ...] | None, *, labelled: bool = True) -> CaseFile:
+def read(path: Path | None, policies: tuple[Policy, ...] | None, *, labelled: bool = True) -> CaseFile:
     """Errors: CannotEvaluate when not one case is left."""
+    if path is None:
+        raise CannotEvaluate("name a file of cases")
     try:
         file = read_cases(path, policies, labelled=labelled)
     except OSError as error:

@@ -92,6 +92,7 @@ class _Sets:
 
     path: Path
     given: _PolicySet | None
+    with_domains: bool
     known: dict[str, _PolicySet] = field(default_factory=dict)
 
     def of(self, row: dict[str, Any]) -> _PolicySet:
@@ -102,7 +103,9 @@ class _Sets:
             raise NotACase('it has neither "policies" nor "policy_set"')
         key = f"set {name}" if inline is None else json.dumps(inline)
         if key not in self.known:
-            self.known[key] = _policy_set(self._read(name) if inline is None else inline)
+            self.known[key] = _policy_set(
+                self._read(name) if inline is None else inline, with_domains=self.with_domains
+            )
         return self.known[key]
 
     def _read(self, name: object) -> object:
@@ -120,11 +123,12 @@ class _Sets:
 def read_cases(path: Path, policies: tuple[Policy, ...] | None = None, *, labelled: bool = True) -> CaseFile:
     """Read a file of cases, every line that is one, and say what is wrong with the others.
 
-    `policies`, where given, take the place of the file's own. Without `labelled`, `gold` may be missing.
+    `policies`, where given, take the place of the file's own. Without `labelled` the file is a record of
+    decisions: `gold` may be missing, and the domains of its policies count, as they did then.
     Errors: OSError.
     """
     given = None if policies is None else _PolicySet(policies, {p.name: p.domain for p in policies})
-    sets = _Sets(path, given)
+    sets = _Sets(path, given, with_domains=not labelled)
     cases: list[Case] = []
     problems: list[str] = []
     with path.open("rb") as lines:
@@ -219,7 +223,7 @@ def _id(row: dict[str, Any], key: str) -> str | None:
 
 
 def _decided(given: object, asked: _PolicySet) -> Verdict | None:
-    """A decision as `row_of` in `evaluation.recorded` wrote it."""
+    """A decision as `core.record.decided_of` wrote it."""
     if given is None:
         return None
     if not isinstance(given, dict):
@@ -234,7 +238,7 @@ def _decided(given: object, asked: _PolicySet) -> Verdict | None:
     return Verdict(None if policy in (None, OTHER) else str(policy), scores, none, reason)
 
 
-def _policy_set(given: object) -> _PolicySet:
+def _policy_set(given: object, *, with_domains: bool) -> _PolicySet:
     if not isinstance(given, list):
         raise NotACase("its policies are not a list")
     policies: dict[str, Policy] = {}
@@ -245,7 +249,7 @@ def _policy_set(given: object) -> _PolicySet:
             raise NotACase("a policy needs a name, and texts for what else it has")
         if policy.name in policies or policy.name == OTHER:
             raise NotACase(f"a policy cannot be called {_shown(policy.name)} here")
-        policies[policy.name] = replace(policy, domain=None)
+        policies[policy.name] = policy if with_domains else replace(policy, domain=None)
         domains[policy.name] = policy.domain
     return _PolicySet(tuple(policies.values()), domains)
 
