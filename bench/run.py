@@ -42,7 +42,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Figures:
-    """Medians over the rounds. `cpu_per_s` is requests per second of the server's CPU time."""
+    """Medians over the rounds. `cpu_share` is the server's, of one core; `per_cpu_second` counts requests."""
 
     name: str
     connections: int
@@ -50,6 +50,7 @@ class Figures:
     p50_ms: float
     p99_ms: float
     p50_spread_ms: tuple[float, float]
+    cpu_share: float | None
     per_cpu_second: float | None
     rss_mb: float | None
     errors: int
@@ -88,7 +89,11 @@ async def measure(mesh: Mesh, rounds: int, seconds: float, connections: int) -> 
             length_s = seconds if number else 1.0
             result = await run(port, contender.requests, expected, connections, length_s)
             cpu_after, rss_mb = process_usage(mesh.server.pid)
-            if number:  # the first round warms up
+            print(
+                f"  round {number or 'to warm up'}, {contender.name}: {result.per_second:.0f} req/s",
+                flush=True,
+            )
+            if number:
                 runs.setdefault(contender.name, []).append((result, cpu_after - cpu_before, rss_mb))
     return [_figures(contender, connections, runs[contender.name]) for contender in contenders(0)]
 
@@ -104,6 +109,9 @@ def _figures(contender: Contender, connections: int, runs: list[tuple[Result, fl
         p50_ms=statistics.median(p50s),
         p99_ms=statistics.median(result.quantile_ms(0.99) for result in results),
         p50_spread_ms=(min(p50s), max(p50s)),
+        cpu_share=statistics.median(cpu / result.seconds for result, cpu, _ in runs)
+        if contender.is_routed
+        else None,
         per_cpu_second=statistics.median(per_cpu) if contender.is_routed else None,
         rss_mb=max(rss for _, _, rss in runs) if contender.is_routed else None,
         errors=sum(result.errors for result in results),
@@ -113,16 +121,17 @@ def _figures(contender: Contender, connections: int, runs: list[tuple[Result, fl
 def table(figures: list[Figures]) -> str:
     """Rows for people."""
     head = f"{'':34}{'conns':>6}{'req/s':>9}{'p50 ms':>9}{'(min–max)':>14}{'p99 ms':>9}{'+p50 ms':>9}"
-    rows = [head + f"{'req/cpu-s':>11}{'RSS MB':>8}{'errors':>8}"]
+    rows = [head + f"{'CPU %':>7}{'req/cpu-s':>11}{'RSS MB':>8}{'errors':>8}"]
     base = {row.connections: row.p50_ms for row in figures if row.per_cpu_second is None}
     for row in figures:
         low, high = row.p50_spread_ms
         added = "" if row.per_cpu_second is None else f"{row.p50_ms - base[row.connections]:.2f}"
         cpu = "" if row.per_cpu_second is None else f"{row.per_cpu_second:.0f}"
+        share = "" if row.cpu_share is None else f"{100 * row.cpu_share:.0f}"
         rss = "" if row.rss_mb is None else f"{row.rss_mb:.0f}"
         rows.append(
             f"{row.name:34}{row.connections:>6}{row.per_second:>9.0f}{row.p50_ms:>9.2f}"
-            f"{f'{low:.2f}–{high:.2f}':>14}{row.p99_ms:>9.2f}{added:>9}{cpu:>11}{rss:>8}{row.errors:>8}"
+            f"{f'{low:.2f}–{high:.2f}':>14}{row.p99_ms:>9.2f}{added:>9}{share:>7}{cpu:>11}{rss:>8}{row.errors:>8}"
         )
     return "\n".join(rows)
 

@@ -17,8 +17,8 @@ from demo.stack import Stack
 
 HTTP_OK = 200
 TWO_MB = 2_000_000
-JUDGED = ("policy", "no_policy_matched")
-"""The reasons that a router's judgement is behind."""
+CERTAIN = ("pinned", "alias", "embeddings")
+"""The reasons that no router has a say in."""
 
 _CODE_LINE = "    except KeyError: return None\n"
 _CLUSTER_WIDTH, _MODEL_WIDTH = 22, 20
@@ -116,7 +116,7 @@ async def play(show: Show, stack: Stack, client: AsyncOpenAI, log: DecisionLog) 
     # What a model judges is no promise: it may differ between weights and even between processors.
     for row in rows:
         if not row.is_as_expected:
-            show.line(f"  ≠ {row.turn.says}: a person would say {row.turn.expect}")
+            show.line(f"  ≠ {row.turn.says}: {row.policy_or_reason}, a person would say {row.turn.expect}")
     show.line(f"  {sum(row.is_as_expected for row in rows)} of {total} decided as a person would")
 
 
@@ -140,7 +140,7 @@ def _faults(row: Row, stack: Stack) -> list[str]:
     if answer.error:
         return [answer.error]
     faults = []
-    if decision.get("reason") not in JUDGED and not row.is_as_expected:
+    if row.turn.expect in CERTAIN and not row.is_as_expected:
         faults.append(f"decided {row.policy_or_reason}, expected {row.turn.expect}")
     target = stack.configuration.snapshot.targets.get(decision.get("model", ""))
     if target is None:

@@ -10,13 +10,14 @@ import argparse
 import asyncio
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from demo import ask, conversations, live, outage, sessions
+from demo import ask, conversations, live, outage, raising, sessions
 from demo.decisions import DecisionLog
 from demo.places import Place, places, start_stand_ins, usual_ports
 from demo.processes import DidNotStart, command
@@ -53,11 +54,13 @@ async def _demo(show: Show) -> None:
         async with ask.client(stack.url) as client:
             show.title("2  What went where, and why")
             await conversations.play(show, stack, client, log)
-            show.title("3  Splits and shadows go by session")
-            await sessions.play(show, stack, client, log)
-            show.title("4  The server dies under traffic")
+            show.title("3  A canary gets sessions, a shadow gets copies")
+            arms = await sessions.play(show, stack, client, log)
+            show.title("4  The canary does well: from 10 % to 30 %")
+            await raising.play(show, stack, client, log, arms)
+            show.title("5  The server dies under traffic")
             await outage.play(show, stack, client)
-        show.title("5  Why? Ask without Envoy")
+        show.title("6  Why? Ask without Envoy")
         await _explain(show, stack)
         show.line()
         show.progress("stopping …")
@@ -84,9 +87,11 @@ async def _stack(show: Show, wanted: list[Place], *, usual: bool) -> AsyncIterat
         stand_ins = await start_stand_ins(wanted, cleanup, usual_ports=usual)
         # Stand-ins get no key of yours, should one be in this environment.
         keys = {name: value for place in wanted for name, value in place.keys.items()}
+        # A copy, because the demo changes it.
+        config_file = Path(shutil.copy(CONFIG_FILE, folder))
         stack = await cleanup.enter_async_context(
             running_stack(
-                CONFIG_FILE,
+                config_file,
                 folder,
                 stand_ins,
                 environ=keys,

@@ -21,28 +21,39 @@ AT_ONCE = 4
 
 SPLIT_PROMPT = "write a Python function that sorts a list of names"
 SHADOW_PROMPT = "explain what this piece of code does and find the bug in it"
-_COPIES_LIMIT_S = 5.0
+UNDECIDED = "None"
+"""The arm, or the shadow, of a request that no policy decided: the router was late on a busy machine."""
+
+_COPIES_LIMIT_S = 20.0
 
 
-async def play(show: Show, stack: Stack, client: AsyncOpenAI, log: DecisionLog) -> None:
-    """Send two requests per session, so that it shows who stays; then print where they went."""
+async def play(show: Show, stack: Stack, client: AsyncOpenAI, log: DecisionLog) -> list[str]:
+    """Send two requests per session, so that it shows who stays; then print where they went.
+
+    The arm of each session.
+    """
     show.progress(f"{SESSIONS} sessions, 2 requests each: “{SPLIT_PROMPT}” …")
-    first = await _from_all(show, client, SPLIT_PROMPT, "split-1")
-    second = await _from_all(show, client, SPLIT_PROMPT, "split-2")
+    first = await from_all(show, client, SPLIT_PROMPT, "split-1")
+    second = await from_all(show, client, SPLIT_PROMPT, "split-2")
     show.progress(f"{SESSIONS} sessions, 1 request each: “{SHADOW_PROMPT}” …")
-    shadowed = await _from_all(show, client, SHADOW_PROMPT, "shadow")
+    shadowed = await from_all(show, client, SHADOW_PROMPT, "shadow")
     answers = [*first, *second, *shadowed]
     for error in {answer.error for answer in answers if answer.error}:
         show.problem(error)
-    arms = [await _logged(log, batch, "arm") for batch in (first, second)]
+    arms = [await arms_of(log, batch) for batch in (first, second)]
     copies = [
         (answer, shadow)
         for answer, shadow in zip(shadowed, await _logged(log, shadowed, "shadow"), strict=True)
-        if shadow != "None"
+        if shadow != UNDECIDED
     ]
     _print(show, stack, first, arms[0], copies)
-    moved = sum(before != after for before, after in zip(*arms, strict=True))
-    show.expect(moved == 0, f"no session changed its arm with its second request ({SESSIONS} of {SESSIONS})")
+    pairs = [pair for pair in zip(*arms, strict=True) if UNDECIDED not in pair]
+    moved = sum(before != after for before, after in pairs)
+    show.expect(moved == 0, f"no session changed its arm with its second request ({len(pairs)} sessions)")
+    if len(pairs) < SESSIONS:
+        show.line(
+            f"  {SESSIONS - len(pairs)} sessions found the router busy and went to the default provider"
+        )
     arrived_copies = await _await_copies(stack, [answer for answer, _ in copies])
     show.expect(
         arrived_copies == len(copies) > 0,
@@ -53,9 +64,10 @@ async def play(show: Show, stack: Stack, client: AsyncOpenAI, log: DecisionLog) 
         model for model, arm in zip((a.model for a in first), arms[0], strict=True) if arm == "canary"
     }
     show.expect(len(to_canary) == 1, "every session of the canary was answered by the canary's model")
+    return arms[0]
 
 
-async def _from_all(show: Show, client: AsyncOpenAI, prompt: str, name: str) -> list[Answer]:
+async def from_all(show: Show, client: AsyncOpenAI, prompt: str, name: str) -> list[Answer]:
     """One request from each session, a few at a time; a line whenever another second has passed."""
     gate = asyncio.Semaphore(AT_ONCE)
     done, told = 0, perf_counter()
@@ -72,6 +84,11 @@ async def _from_all(show: Show, client: AsyncOpenAI, prompt: str, name: str) -> 
         return answer
 
     return await asyncio.gather(*map(one, range(SESSIONS)))
+
+
+async def arms_of(log: DecisionLog, answers: Iterable[Answer]) -> list[str]:
+    """Which arm each answer came from."""
+    return await _logged(log, answers, "arm")
 
 
 async def _logged(log: DecisionLog, answers: Iterable[Answer], field: str) -> list[str]:

@@ -25,6 +25,7 @@ PORTS = ("ARCH_PORT", "ARCH_ADMIN_PORT", "ENVOY_PORT", "ENVOY_ADMIN_PORT")
 class Stack:
     """A mesh that runs. `environ` is what the configuration file and both processes see."""
 
+    config_file: Path
     configuration: Configuration
     stand_ins: Mapping[str, StandIn]
     server: Child
@@ -96,6 +97,7 @@ async def running_stack(  # noqa: PLR0913
             cleanup.push_async_callback(child.stop)
             await child.start()
         yield Stack(
+            config_file=config_file,
             configuration=configuration,
             stand_ins=stand_ins,
             server=server,

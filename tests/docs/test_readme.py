@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from demo.processes import command
 from ext_proc.config.load import load_text
+from tests.support.mesh import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -41,11 +46,70 @@ def test_a_command_of_the_readme_runs(line: str) -> None:
     assert done.stdout
 
 
-def test_the_make_targets_of_the_readme_exist() -> None:
+def recipe(target: str) -> list[str]:
+    """The one command of a make target, with this Python in the place of the environment's."""
+    (found,) = re.findall(rf"^{target}:.*\n\t@(.*)\n", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    program, *arguments = shlex.split(found.replace("$(BIN)/", ""))
+    assert program == "python"
+    return [sys.executable, *arguments]
+
+
+def test_the_make_targets_of_the_readme_are_tried_here() -> None:
     targets = {line.split()[1] for line in commands() if line.startswith("make ")}
-    assert targets == {"demo", "test"}
-    makefile = (ROOT / "Makefile").read_text()
-    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    targets |= set(re.findall(r"`make (\w+)`", README))
+    # `make test` runs this, and its recipe is no more than pytest; a benchmark is no test.
+    assert targets == {"demo", "run", "test", "bench"}
+    assert recipe("test") == [sys.executable, "-m", "pytest"]
+    assert recipe("bench") == [sys.executable, "-m", "bench.run"]
+
+
+def test_the_demo_keeps_its_promises() -> None:
+    done = subprocess.run(recipe("demo"), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for promise in (
+        "16 of 16 answered",
+        "copies reached the shadow's upstream",
+        "sessions of the canary stayed on it",
+        "0 failed",
+        "All as promised",
+    ):
+        assert promise in done.stdout
+
+
+async def test_run_keeps_the_stack_up_and_prints_a_request_that_works() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *recipe("run"), cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    assert process.stdout
+    said = ""
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            while "Decisions, until Ctrl-C" not in said:
+                line = await process.stdout.readline()
+                assert line, said
+                said += line.decode()
+            (curl,) = re.findall(r"^curl .*\\\n.*$", said, re.MULTILINE)
+            program, *arguments = shlex.split(curl.replace("\\\n", " "))
+            (url,) = [word for word in arguments if word.startswith("http://")]
+            name, value = arguments[arguments.index("-H") + 1].split(": ")
+            data = arguments[arguments.index("-d") + 1]
+            assert {program, *arguments} == {"curl", "-i", "-H", "-d", url, f"{name}: {value}", data}
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(url, data=data, headers={name: value}) as answer,
+            ):
+                assert answer.status == 200
+                assert (await answer.json())["choices"]
+                assert "x-arch-reason" in answer.headers
+            columns, decision = [(await process.stdout.readline()).decode() for _ in range(2)]
+            assert columns.startswith("time")
+            assert decision.endswith(" ms\n")
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), LIMIT_S) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def test_every_link_leads_somewhere() -> None:
