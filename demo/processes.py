@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 
-START_LIMIT_S = 60.0
+START_LIMIT_S = 120.0
 """Envoy is ready in 0.1 s and the server in one; a busy machine may take a while longer."""
 
 STOP_LIMIT_S = 15.0

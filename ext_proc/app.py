@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from pathlib import Path
 
 from ext_proc.admin.app import AdminServer
 from ext_proc.config.load import Loaded
 from ext_proc.config.store import Store
-from ext_proc.core.settings import Configuration
+from ext_proc.core.errors import Reason, RouterError
+from ext_proc.core.settings import CausalLmSettings, Configuration
+from ext_proc.core.types import Policy
 from ext_proc.router.ask import RouterAsker
-from ext_proc.router.build import build_router
+from ext_proc.router.build import build_causal_lm, build_router
+from ext_proc.router.engine_socket import EngineServer
 from ext_proc.server.grpc_server import GrpcServer
 from ext_proc.server.routing import Live
 from ext_proc.server.servicer import Servicer
@@ -23,8 +27,37 @@ async def build_live(configuration: Configuration) -> tuple[Live, RouterAsker]:
     asker = RouterAsker(build_router(configuration.router), configuration.router)
     snapshot = configuration.snapshot
     if snapshot.policies:
-        await asker.prepare(snapshot.policies)
+        await _prepare(asker, snapshot.policies)
     return Live(snapshot, asker, configuration.envoy.body_limit_bytes), asker
+
+
+async def _prepare(asker: RouterAsker, policies: tuple[Policy, ...]) -> None:
+    """Errors: RouterError, but not for a router elsewhere that is down now: it may come back."""
+    try:
+        await asker.prepare(policies)
+    except RouterError as error:
+        if error.reason is not Reason.ROUTER_UNREACHABLE:
+            raise
+        log.event(logging.WARNING, "router_unreachable", problem=str(error))
+
+
+async def serve_engine(configuration: Configuration, settings: CausalLmSettings, socket: Path) -> None:
+    """Hold a routing model's weights for the servers of this machine, until SIGTERM or SIGINT."""
+    router = build_causal_lm(settings, configuration.router.max_waiting)
+    engine = EngineServer(router, socket)
+    if configuration.snapshot.policies:
+        await router.prepare(configuration.snapshot.policies)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await engine.start()
+    log.event(logging.INFO, "engine_serving", socket=str(socket), model=settings.model)
+    try:
+        await stopping.wait()
+    finally:
+        await engine.stop()
+    log.event(logging.INFO, "stopped")
 
 
 async def serve(loaded: Loaded) -> None:

@@ -1,4 +1,4 @@
-"""`arch-ext-proc serve | check | render | explain | eval | health`."""
+"""The command line: each command's arguments, and what runs it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import uvloop
 from ext_proc import __version__, app
 from ext_proc.cli import evaluate, explain, health
 from ext_proc.config import load
-from ext_proc.core.errors import ConfigError
+from ext_proc.core.errors import ConfigError, RouterError
 from ext_proc.core.settings import Address
 from ext_proc.telemetry import log
 
@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_CONFIG
+    except RouterError as error:
+        print(f"arch-ext-proc: {error}", file=sys.stderr)
+        return 1
     except explain.BadInput as error:
         print(f"arch-ext-proc explain: {error}", file=sys.stderr)
         return EXIT_BAD_CONFIG
@@ -53,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     serve = _command(commands, "serve", _serve, "answer Envoy's ext_proc streams")
     serve.add_argument("--log-format", choices=("human", "json"), default="human")
     serve.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
+
+    _command(commands, "engine", _engine, "hold the routing model's weights for several servers")
 
     _command(commands, "check", _check, "say everything that is wrong with a configuration")
 
@@ -121,9 +126,30 @@ def _serve(arguments: argparse.Namespace) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(app.serve(loaded))
-        except (OSError, RuntimeError) as error:
-            # Both servers report an address in use this way; anything later is handled per request.
+        except (OSError, RuntimeError, RouterError) as error:
+            # Both servers report an address in use this way, and routers what they lack; anything later
+            # is handled per request.
             print(f"arch-ext-proc serve: {error}", file=sys.stderr)
+            return 1
+    return EXIT_OK
+
+
+def _engine(arguments: argparse.Namespace) -> int:
+    log.configure(as_json=False)
+    configuration = _load(arguments).configuration
+    settings = configuration.router.causal_lm
+    if settings is None or settings.engine is None:
+        print(
+            f"{arguments.file}: no engine is named: write routing: "
+            "{router: {type: transformers, model: …, engine: /run/arch/engine.sock}}",
+            file=sys.stderr,
+        )
+        return EXIT_BAD_CONFIG
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(app.serve_engine(configuration, settings, Path(settings.engine)))
+        except (OSError, RouterError) as error:
+            print(f"arch-ext-proc engine: {error}", file=sys.stderr)
             return 1
     return EXIT_OK
 

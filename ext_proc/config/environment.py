@@ -19,6 +19,8 @@ _WRITE = "write $VAR, ${VAR} or ${VAR:-default}; a dollar sign is $$"
 _EXPANDED: tuple[tuple[str, ...], ...] = (
     ("model_providers", "*", "base_url"),
     ("llm_providers", "*", "base_url"),
+    ("routing", "router", "base_url"),
+    ("routing", "router", "model"),
     ("listeners", "*", "port"),
     ("server", "port"),
     ("admin", "port"),

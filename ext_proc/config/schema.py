@@ -17,6 +17,7 @@ from ext_proc.config.values import (
     Cluster,
     CredentialHeader,
     Description,
+    Device,
     Example,
     Host,
     Ip,
@@ -136,10 +137,30 @@ class Preference(InlinePreference):
     rollout: Rollout | None = None
 
 
+class Breaker(Section):
+    failures: Annotated[int, BeforeValidator(whole(1, 1_000))] = 5
+    pause: Annotated[float, BeforeValidator(duration("100ms", "10m"))] = 5.0
+
+
 class RouterSection(Section):
-    type: Literal["embedded"] = "embedded"
-    threshold: Threshold | None = None
+    """One router. Which keys go with which type is checked in `routers.py`."""
+
+    type: Literal["embedded", "transformers", "openai"] = "embedded"
     max_waiting: Annotated[int, BeforeValidator(whole(1, 10_000))] = 64
+    threshold: Threshold | None = None
+    model: Text | None = None
+    prompt: Literal["archgw", "model-card", "plano-orchestrator"] | None = None
+    budget: Annotated[int, BeforeValidator(whole(64, 32_768))] | None = None
+    device: Device | None = None
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
+    max_batch: Annotated[int, BeforeValidator(whole(1, 256))] | None = None
+    engine: Text | None = None
+    base_url: Annotated[BaseUrl, BeforeValidator(parse_base_url)] | None = None
+    access_key: Text | None = Field(default=None, repr=False)
+    guided: Literal["off", "json-schema", "structured-outputs", "guided-choice", "grammar"] | None = None
+    max_concurrent: Annotated[int, BeforeValidator(whole(1, 4_096))] | None = None
+    breaker: Breaker | None = None
+    fallback: Literal["embedded"] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, replace
+from dataclasses import asdict, astuple, replace
+from typing import Any
 
 from ext_proc.config.catalog import DEFAULT, Catalog, build_catalog
 from ext_proc.config.comparison import build_comparison
@@ -13,6 +14,7 @@ from ext_proc.config.document import Path, Report, shown
 from ext_proc.config.draft import Draft
 from ext_proc.config.environment import read_secret
 from ext_proc.config.rollouts import build_rollouts, read_token
+from ext_proc.config.routers import build_router_settings
 from ext_proc.config.routes import build_routes
 from ext_proc.config.schema import REQUEST_TIMEOUT_S, ArchListener, ArchListeners, EnvoyListener
 from ext_proc.core.settings import Address, Configuration, EnvoySettings, RouterSettings, ServerSettings
@@ -24,6 +26,7 @@ DEADLINE_MARGIN_S = 0.02
 MIN_SALT_CHARS = 16
 
 _SALT: Path = ("affinity", "salt")
+_ROUTER: Path = ("routing", "router")
 
 
 def build(
@@ -34,7 +37,7 @@ def build(
     routes = build_routes(draft, catalog, report)
     aliases = _aliases(draft, catalog, report)
     on_failure = _on_failure(draft, catalog, report)
-    router = _router(draft, report)
+    router = _router(draft, environ, report)
     salt = _salt(draft, environ, report)
     envoy = _envoy(draft, catalog, report)
     comparison = build_comparison(draft, catalog, report)
@@ -93,7 +96,7 @@ def _on_failure(draft: Draft, catalog: Catalog, report: Report) -> Target | None
     return catalog.find(name, ("routing", "on_failure"), draft, report)
 
 
-def _router(draft: Draft, report: Report) -> RouterSettings:
+def _router(draft: Draft, environ: Mapping[str, str], report: Report) -> RouterSettings:
     routing, timeout = draft.config.routing, draft.config.envoy.message_timeout
     deadline_path, timeout_path = ("routing", "deadline"), ("envoy", "message_timeout")
     latest = timeout - DEADLINE_MARGIN_S
@@ -107,8 +110,7 @@ def _router(draft: Draft, report: Report) -> RouterSettings:
             (f"write a deadline of at most {_ms(latest)}, or " if latest >= 0.001 else "write ")
             + f"an envoy.message_timeout of at least {_ms(routing.deadline + DEADLINE_MARGIN_S)}",
         )
-    settings = routing.router
-    return RouterSettings(settings.type, routing.deadline, settings.threshold, settings.max_waiting)
+    return build_router_settings(draft, routing.router, _ROUTER, routing.deadline, environ, report)
 
 
 def _ms(seconds: float) -> str:
@@ -211,7 +213,7 @@ def _digest(snapshot: Snapshot, router: RouterSettings, salt: bytes | None) -> s
         sorted((name, target.name) for name, target in snapshot.aliases.items()),
         snapshot.default.name,
         snapshot.on_failure.name,
-        (router.type, router.threshold, router.deadline_s, router.max_waiting),
+        _router_described(router),
         hashlib.sha256(salt).hexdigest() if salt is not None else None,
     ]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:12]
@@ -220,6 +222,14 @@ def _digest(snapshot: Snapshot, router: RouterSettings, salt: bytes | None) -> s
 def _bounds(shadow: Shadow) -> tuple[object, ...]:
     numbers = (shadow.percent_per_10k, shadow.max_concurrent, shadow.max_per_minute, shadow.max_body_bytes)
     return (*numbers, shadow.noise_floor)
+
+
+def _router_described(router: RouterSettings) -> dict[str, object]:
+    """All of its settings but the key."""
+    described: dict[str, Any] = asdict(router)
+    if described["endpoint"] is not None:
+        del described["endpoint"]["credential"]
+    return described
 
 
 def _described(target: Target) -> tuple[object, ...]:

@@ -23,6 +23,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"(\d{1,9})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?\.?")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 _HEADER = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 _NO_CREDENTIAL = {*DECISION, "host", "connection", "te", "transfer-encoding", "upgrade", "cookie"}
@@ -250,7 +251,15 @@ def credential_header(value: object) -> str:
     return text
 
 
+def device(value: object) -> str:
+    text = _text(value)
+    if not _DEVICE.fullmatch(text):
+        raise wrong("is not a device", "write auto, cpu, cuda or cuda:0")
+    return text
+
+
 Name = Annotated[str, BeforeValidator(name)]
+Device = Annotated[str, BeforeValidator(device)]
 Money = Annotated[float, BeforeValidator(money)]
 Model = Annotated[str, BeforeValidator(model)]
 Cluster = Annotated[str, BeforeValidator(cluster)]

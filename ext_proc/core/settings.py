@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
+from ext_proc.core.prompt import Variant
 from ext_proc.core.rollout_settings import RolloutSettings
 from ext_proc.core.types import Credential, Secret, Snapshot
 
@@ -35,18 +37,73 @@ class Upstream:
     tls: bool
 
 
+class Guided(StrEnum):
+    """How an OpenAI-compatible server is told which answers are possible.
+
+    Sources: the OpenAI API reference (`response_format`), vLLM's documentation of structured outputs
+    (`structured_outputs`; `guided_choice` before 0.12) and llama.cpp's server (`grammar`).
+    """
+
+    OFF = "off"
+    JSON_SCHEMA = "json-schema"
+    STRUCTURED_OUTPUTS = "structured-outputs"
+    GUIDED_CHOICE = "guided-choice"
+    GRAMMAR = "grammar"
+
+
+@dataclass(frozen=True, slots=True)
+class CausalLmSettings:
+    """A language model that routes, in a process of ours.
+
+    `model` is a folder or a hub id; `device` and `dtype` are torch's names, or `auto`. `engine` is the
+    Unix socket of a process that holds the weights for several servers; None: they are in this one.
+    """
+
+    model: str
+    prompt: Variant
+    budget_tokens: int
+    device: str
+    dtype: str
+    max_batch: int
+    engine: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    """A language model that routes, behind an OpenAI-compatible server.
+
+    `url` is that of its chat completions. `guided` says how the server is told what may be answered.
+    `max_concurrent` requests are under way at most. After `breaker_failures` in a row none is sent for
+    `breaker_pause_s`, then one to see. `fallback` names the type of the router that answers instead.
+    """
+
+    url: str
+    model: str
+    credential: Credential | None
+    prompt: Variant
+    budget_tokens: int
+    guided: Guided
+    max_concurrent: int
+    breaker_failures: int
+    breaker_pause_s: float
+    fallback: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class RouterSettings:
     """Which router, and its limits.
 
     `threshold` overrides the weights' own "none of them" point. `max_waiting` bounds the requests
-    that wait for the router; one more gets the default target at once.
+    that wait for the router; one more gets the default target at once. `causal_lm` is there for the type
+    `transformers`, `endpoint` for `openai`.
     """
 
     type: str
     deadline_s: float
     threshold: float | None
     max_waiting: int
+    causal_lm: CausalLmSettings | None = None
+    endpoint: EndpointSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

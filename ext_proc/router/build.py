@@ -4,17 +4,35 @@ from __future__ import annotations
 
 from ext_proc.core.errors import Reason, RouterError
 from ext_proc.core.ports import Router
-from ext_proc.core.settings import RouterSettings
+from ext_proc.core.settings import CausalLmSettings, RouterSettings
 from ext_proc.router.embedded import EmbeddedRouter
+from ext_proc.router.engine_socket import EngineClient
 
 
 def build_router(settings: RouterSettings) -> Router:
     """Construct the router. It loads in the background: `prepare` waits for it.
 
-    Errors: RouterError when the type is unknown or the weights are not there.
+    Errors: RouterError when the type is unknown, or its weights or libraries are not there.
     """
-    match settings.type:
-        case "embedded":
-            return EmbeddedRouter(threshold=settings.threshold)
-        case unknown:
-            raise RouterError(Reason.ROUTER_ERROR, f"there is no router of type {unknown!r}")
+    if settings.type == "embedded":
+        return EmbeddedRouter(threshold=settings.threshold)
+    if settings.causal_lm is not None:
+        if settings.causal_lm.engine is not None:
+            return EngineClient(settings.causal_lm.engine)
+        return build_causal_lm(settings.causal_lm, settings.max_waiting)
+    raise RouterError(Reason.ROUTER_ERROR, f"there is no router of type {settings.type!r}")
+
+
+def build_causal_lm(settings: CausalLmSettings, max_queue: int) -> Router:
+    """A language model in this process. Errors: RouterError without the extra that brings torch."""
+    try:
+        # Here, because torch takes seconds and hundreds of megabytes that no other router needs.
+        from ext_proc.router.causal_lm.loading import load  # noqa: PLC0415
+        from ext_proc.router.causal_lm.router import CausalLmRouter, Limits  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        text = f"the router transformers needs {error.name}: pip install 'arch-ext-proc[arch-router]'"
+        raise RouterError(Reason.ROUTER_ERROR, text) from error
+    limits = Limits(settings.max_batch, max_queue, settings.budget_tokens)
+    return CausalLmRouter(
+        lambda: load(settings.model, settings.device, settings.dtype), settings.prompt, limits
+    )

@@ -115,6 +115,8 @@ def teach(
         )
         ids.append(torch.tensor(asked_ids + answer_ids))
         labels.append(torch.tensor([-100] * len(asked_ids) + answer_ids))
+    # Threads that wait for each other cost a small model more than they give, most of all on a busy machine.
+    torch.set_num_threads(1)
     # Padding on the right is seen by nothing that counts.
     batch = pad_sequence(ids, batch_first=True)
     wanted = pad_sequence(labels, batch_first=True, padding_value=-100)
@@ -145,9 +147,13 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     return folder
 
 
-def taught_folder(folder: Path) -> Path:
-    """A model that has learned `LESSONS`, saved as those of the hub are."""
-    tokenizer = make_tokenizer(corpus(POLICIES))
+def taught_folder(
+    folder: Path,
+    policies: tuple[Policy, ...] = POLICIES,
+    lessons: Sequence[tuple[str, str | None]] = LESSONS,
+) -> Path:
+    """A model that has learned its lessons, saved as those of the hub are."""
+    tokenizer = make_tokenizer(corpus(policies))
     model = make_model(tokenizer)
-    teach(model, tokenizer, POLICIES, LESSONS)
+    teach(model, tokenizer, policies, lessons)
     return save(model, tokenizer, folder)

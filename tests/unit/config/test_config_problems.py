@@ -190,6 +190,31 @@ APPENDED = [
         ' — write "prefer: none", or remove selection_policy',
     ),
     # routing
+    (
+        "routing: {router: {type: transformers}}",
+        '5:19: the router "transformers" has no "model"'
+        " — write a folder, or a hub id such as katanemo/Arch-Router-1.5B",
+    ),
+    (
+        "routing: {router: {type: transformers, model: m, threshold: 0.5}}",
+        '5:50: "threshold" is no key of the router "transformers" — remove it, or choose embedded',
+    ),
+    (
+        "routing: {router: {type: embedded, model: m}}",
+        '5:36: "model" is no key of the router "embedded" — remove it, or choose transformers or openai',
+    ),
+    (
+        "routing: {router: {type: openai, model: m}}",
+        '5:19: the router "openai" has no "base_url" — write e.g. "base_url: http://vllm:8000/v1"',
+    ),
+    (
+        "routing: {router: {type: openai, model: m, base_url: 'http://a', access_key: $UNSET}}",
+        "5:78: the environment variable UNSET is not set — set it, or write ${UNSET:-default}",
+    ),
+    (
+        "routing: {router: {type: transformers, model: m, device: gpu}}",
+        '5:58: "device" is not a device — write auto, cpu, cuda or cuda:0',
+    ),
     ("routing: {router: embeded}", '5:19: "router" has an unknown value — did you mean "embedded"?'),
     (
         "routing: {router: {type: embedded, threshold: 2, max_waiting: 0}}",

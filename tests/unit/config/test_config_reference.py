@@ -16,7 +16,9 @@ from ext_proc.config.section import Section
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "configuration.md").read_text()
-EXAMPLE = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)[0]
+EXAMPLE, *FRAGMENTS = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+"""A whole file, and parts of files that have what the first can have only one of."""
+REST = "model_providers: [{model: openai/a, default: true}]\naffinity: {salt: 0123456789abcdef}\n"
 SECTIONS = [
     kind
     for kind in (*vars(schema).values(), *vars(rollout_schema).values())
@@ -28,6 +30,11 @@ def test_the_example_is_sound() -> None:
     assert load_text(EXAMPLE, "f", {}, lambda: b"").warnings == ()
 
 
+@pytest.mark.parametrize("fragment", FRAGMENTS)
+def test_every_fragment_is_sound(fragment: str) -> None:
+    assert load_text(REST + fragment, "f", {}, lambda: b"").warnings == ()
+
+
 def keys_in(data: object) -> set[str]:
     if isinstance(data, dict):
         return set(data) | {key for value in data.values() for key in keys_in(value)}
@@ -37,7 +44,8 @@ def keys_in(data: object) -> set[str]:
 def test_the_example_has_every_key() -> None:
     of_archgw = {schema.ArchListener, schema.ArchListeners}
     keys = {key for kind in SECTIONS if kind not in of_archgw for key in kind.model_fields}
-    assert keys - keys_in(yaml.safe_load(EXAMPLE)) == {"llm_providers", "listeners"}
+    written = set().union(*(keys_in(yaml.safe_load(text)) for text in (EXAMPLE, *FRAGMENTS)))
+    assert keys - written == {"llm_providers", "listeners"}
 
 
 @pytest.mark.parametrize("prefix", WELL_KNOWN)
@@ -51,12 +59,7 @@ def test_no_key_is_both_ours_and_foreign() -> None:
 
 
 def test_the_defaults_are_those_of_the_schema() -> None:
-    defaults = load_text(
-        "model_providers: [{model: openai/a, default: true}]\naffinity: {salt: 0123456789abcdef}\n",
-        "f",
-        {},
-        lambda: b"",
-    ).configuration
+    defaults = load_text(REST, "f", {}, lambda: b"").configuration
     example = load_text(EXAMPLE, "f", {}, lambda: b"").configuration
     assert (example.envoy, example.server, example.admin) == (defaults.envoy, defaults.server, defaults.admin)
     assert example.router.deadline_s == defaults.router.deadline_s

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from ext_proc.router.causal_lm.loading import load
 from tests.support import tiny_lm
@@ -14,8 +13,6 @@ from tests.support import tiny_lm
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # Threads that wait for each other cost small models more than they give, most of all on a busy machine.
-    torch.set_num_threads(1)
     return tiny_lm.taught_folder(tmp_path_factory.mktemp("model"))
 
 
