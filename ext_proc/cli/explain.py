@@ -85,7 +85,7 @@ def _described(outcome: Outcome, snapshot: Snapshot) -> dict[str, Any]:
             {"model": shadow.target.name, "percent": shadow.percent_per_10k / 100}
             for shadow in (route.shadows if route else ())
         ],
-        "fallbacks": [target.name for target in decision.fallbacks],
+        "fallbacks": [target.name for target in decision.chain.targets[1:]] if decision.chain else [],
         "timings_ms": {
             "router": None if outcome.router_s is None else round(outcome.router_s * 1000, 3),
             "total": round(outcome.total_s * 1000, 3),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ext_proc.config.base_url import WELL_KNOWN, BaseUrl
 from ext_proc.config.document import Mark, Path, Report, shown
 from ext_proc.config.draft import Draft
 from ext_proc.config.environment import read_secret
-from ext_proc.config.schema import ModelProvider
+from ext_proc.config.schema import ModelProvider, SupportsSection
 from ext_proc.core.settings import Upstream
-from ext_proc.core.types import Credential, Price, Secret, Target
+from ext_proc.core.types import Credential, Dialect, Price, Secret, Supports, Target
 
 DEFAULT = "default"
 """What `on_failure` calls the default provider, so no provider can be called that."""
@@ -39,7 +39,14 @@ class Catalog:
     def add_upstream(self, upstream: Upstream, mark: Mark, report: Report) -> None:
         """Note the hosts of a cluster. A cluster has one host, port and scheme."""
         cluster = upstream.cluster
-        if self.upstreams.setdefault(cluster, upstream) != upstream:
+        known = self.upstreams.setdefault(cluster, upstream)
+        if known.max_requests is None and upstream.max_requests is not None:
+            known = self.upstreams[cluster] = replace(known, max_requests=upstream.max_requests)
+        if upstream.max_requests not in (None, known.max_requests):
+            line = self.upstream_marks[cluster].line
+            text = f'cluster "{shown(cluster)}" has another max_requests here than in line {line}'
+            report.add(mark, text, "the limit is the cluster's: write it once")
+        if replace(upstream, max_requests=known.max_requests) != known:
             line = self.upstream_marks[cluster].line
             text = f'cluster "{shown(cluster)}" has other hosts here than in line {line}'
             report.add(mark, text, "give each host, port and scheme its own cluster")
@@ -107,7 +114,7 @@ def build_catalog(draft: Draft, environ: Mapping[str, str], report: Report) -> C
         base_url = _base_url(draft, path, entry)
         cluster = _cluster(draft, path, entry, report)
         if base_url is not None and cluster:
-            upstream = Upstream(cluster, base_url.host, base_url.port, base_url.tls)
+            upstream = Upstream(cluster, base_url.host, base_url.port, base_url.tls, entry.max_requests)
             catalog.add_upstream(upstream, document.mark((*path, "base_url")), report)
         credential, variable = _credential(draft, path, entry, environ, report)
         target = Target(
@@ -118,6 +125,8 @@ def build_catalog(draft: Draft, environ: Mapping[str, str], report: Report) -> C
             path_prefix=(base_url.path or None) if base_url else None,
             credential=credential,
             passthrough_auth=entry.passthrough_auth,
+            supports=_supports(entry.supports),
+            has_address=base_url is not None,
             price=Price(entry.price.input_per_million, entry.price.output_per_million)
             if entry.price
             else None,
@@ -131,6 +140,16 @@ def build_catalog(draft: Draft, environ: Mapping[str, str], report: Report) -> C
     _check_defaults(draft, defaults, written, report)
     _index_models(draft, catalog, entries)
     return catalog
+
+
+def _supports(written: SupportsSection) -> Supports:
+    dialects = written.dialects
+    return Supports(
+        dialects=frozenset(Dialect(name) for name in dialects if name) if dialects is not None else None,
+        images=written.images,
+        tools=written.tools,
+        context_tokens=written.context_tokens,
+    )
 
 
 def _base_url(draft: Draft, path: Path, entry: ModelProvider) -> BaseUrl | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ext_proc.config.catalog import Catalog, entries_of
 from ext_proc.config.document import Document, Mark, Path, Report, shown
 from ext_proc.config.draft import Draft
+from ext_proc.config.failover import check_chain, retry_of
 from ext_proc.config.schema import InlinePreference, Preference, WeightedTarget
 from ext_proc.config.weights import normalise
 from ext_proc.core.types import WHOLE_PER_10K, Arm, Policy, Route, Shadow, Target
@@ -86,7 +87,9 @@ def _route(draft: Draft, catalog: Catalog, written: _Written, report: Report) ->
         text = f'"prefer: {chosen_by.prefer}" has no effect: models are used in the order written'
         report.add(mark, text, 'write "prefer: none", or remove selection_policy', is_warning=True)
     observed = preference.observe or bool(shadows) or preference.rollout is not None
-    return Route(policy, arms, shadows, fallbacks, observed) if arms else None
+    retry = retry_of(draft.config.routing.failover, preference.failover)
+    check_chain(draft, arms, fallbacks, path, report)
+    return Route(policy, arms, shadows, fallbacks, observed, retry) if arms else None
 
 
 def _texts(written: list[str | None] | None) -> tuple[str, ...]:
@@ -114,8 +117,12 @@ def _destinations(
     if preference.models is not None and preference.targets is not None:
         mark = document.mark((*path, "targets"), of_key=True)
         report.add(mark, '"models" and "targets" exclude each other', "keep targets to split, models to rank")
+    if preference.fallbacks is not None and preference.models is not None:
+        mark = document.mark((*path, "fallbacks"), of_key=True)
+        report.add(mark, '"models" has its fallbacks in it', "append these to models")
     if preference.targets is not None:
-        return _split(draft, catalog, preference.targets, (*path, "targets"), report), ()
+        arms = _split(draft, catalog, preference.targets, (*path, "targets"), report)
+        return arms, _ranked(draft, catalog, preference.fallbacks or [], (*path, "fallbacks"), report)
     if preference.models is None:
         if not draft.is_lost((*path, "models")) and not draft.is_lost((*path, "targets")):
             report.add(
@@ -124,18 +131,19 @@ def _destinations(
                 'write "models: [provider]", or "targets" with weights',
             )
         return (), ()
-    ranked = [
-        catalog.find(model, (*path, "models", index), draft, report)
-        for index, model in enumerate(preference.models)
-        if model is not None
-    ]
-    places = [
-        document.mark((*path, "models", i)) for i, model in enumerate(preference.models) if model is not None
-    ]
-    _check_repeats(zip(ranked, places, strict=True), report)
-    targets = [target for target in ranked if target is not None]
+    targets = _ranked(draft, catalog, preference.models, (*path, "models"), report)
     arms = tuple(Arm("baseline", target, WHOLE_PER_10K) for target in targets[:1])
-    return arms, tuple(targets[1:])
+    return arms, targets[1:]
+
+
+def _ranked(
+    draft: Draft, catalog: Catalog, written: list[str | None], path: Path, report: Report
+) -> tuple[Target, ...]:
+    places = [((*path, index), name) for index, name in enumerate(written) if name is not None]
+    found = [catalog.find(name, place, draft, report) for place, name in places]
+    marks = [draft.document.mark(place) for place, _ in places]
+    _check_repeats(zip(found, marks, strict=True), report)
+    return tuple(target for target in found if target is not None)
 
 
 def _with_canary(

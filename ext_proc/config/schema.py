@@ -26,6 +26,7 @@ from ext_proc.config.values import (
     Name,
     Percent,
     Port,
+    Status,
     Text,
     Threshold,
     Weight,
@@ -40,6 +41,7 @@ MAX_POLICIES = 500
 MAX_ALIASES = 1_000
 MAX_RANKED = 32
 MAX_SHADOWS = 8
+MAX_STATUSES = 64
 MAX_EXAMPLES = 32
 
 ENVOY_PORT = 10_000
@@ -90,6 +92,15 @@ class ProviderPrice(Section):
     output_per_million: Money
 
 
+class SupportsSection(Section):
+    dialects: (
+        list[Literal["chat_completions", "responses", "messages", "completions", "embeddings"] | None] | None
+    ) = Field(default=None, min_length=1)
+    images: bool = True
+    tools: bool = True
+    context_tokens: Annotated[int, BeforeValidator(whole(1, 1_000_000_000))] | None = None
+
+
 class ModelProvider(Section):
     model: Model
     name: Name | None = None
@@ -101,6 +112,8 @@ class ModelProvider(Section):
     passthrough_auth: bool = False
     provider_interface: Interface | None = None
     price: ProviderPrice | None = None
+    supports: SupportsSection = SupportsSection()
+    max_requests: Annotated[int, BeforeValidator(whole(1, 1_000_000))] | None = None
     routing_preferences: list[InlinePreference | None] | None = Field(default=None, max_length=MAX_POLICIES)
 
 
@@ -126,11 +139,27 @@ class SelectionPolicy(Section):
     prefer: Literal["none", "cheapest", "fastest"] = "none"
 
 
+class Ejection(Section):
+    failures: Annotated[int, BeforeValidator(whole(1, 10_000))] | None = None
+    time: Annotated[float, BeforeValidator(duration("1s", "24h"))] | None = None
+
+
+class Failover(Section):
+    """A policy's: what it leaves out is as in `routing.failover`, and then as in `core.types.Retry`."""
+
+    statuses: list[Status | None] | None = Field(default=None, min_length=1, max_length=MAX_STATUSES)
+    per_try_timeout: Annotated[float, BeforeValidator(duration("10ms", "24h"))] | None = None
+    attempts: Annotated[int, BeforeValidator(whole(1, MAX_RANKED))] | None = None
+    ejection: Ejection = Ejection()
+
+
 class Preference(InlinePreference):
     """A policy with its targets: ranked `models`, or `targets` with weights."""
 
     models: list[Name | None] | None = Field(default=None, min_length=1, max_length=MAX_RANKED)
     targets: list[WeightedTarget | None] | None = Field(default=None, min_length=1, max_length=MAX_RANKED)
+    fallbacks: list[Name | None] | None = Field(default=None, min_length=1, max_length=MAX_RANKED)
+    failover: Failover = Failover()
     shadow: list[ShadowTarget | None] | None = Field(default=None, max_length=MAX_SHADOWS)
     selection_policy: SelectionPolicy | None = None
     observe: bool = False
@@ -172,6 +201,7 @@ class Routing(Section):
     router: RouterSection = RouterSection()
     deadline: Annotated[float, BeforeValidator(duration("1ms", "1m"))] = 0.2
     on_failure: Name = "default"
+    failover: Failover = Failover()
 
 
 class Affinity(Section):

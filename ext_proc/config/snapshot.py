@@ -13,10 +13,12 @@ from ext_proc.config.comparison import build_comparison
 from ext_proc.config.document import Path, Report, shown
 from ext_proc.config.draft import Draft
 from ext_proc.config.environment import read_secret
+from ext_proc.config.failover import retry_of
 from ext_proc.config.rollouts import build_rollouts, read_token
 from ext_proc.config.routers import build_router_settings
 from ext_proc.config.routes import build_routes
 from ext_proc.config.schema import REQUEST_TIMEOUT_S, ArchListener, ArchListeners, EnvoyListener
+from ext_proc.core.failover import chains_of
 from ext_proc.core.settings import Address, Configuration, EnvoySettings, RouterSettings, ServerSettings
 from ext_proc.core.types import Shadow, Snapshot, Target
 
@@ -61,6 +63,8 @@ def build(
         default=catalog.default,
         on_failure=on_failure,
         salt=random_salt() if salt is None else salt,
+        chains=chains_of(routes.values()),
+        retry=retry_of(draft.config.routing.failover),
     )
     snapshot = replace(snapshot, revision=_digest(snapshot, router, salt))
     return Configuration(
@@ -203,6 +207,7 @@ def _digest(snapshot: Snapshot, router: RouterSettings, salt: bytes | None) -> s
             [(arm.name, arm.target.name, arm.weight_per_10k) for arm in route.arms],
             [(shadow.target.name, *_bounds(shadow)) for shadow in route.shadows],
             [target.name for target in route.fallbacks],
+            astuple(route.retry),
         )
         for route in snapshot.routes.values()
     ]
@@ -235,4 +240,6 @@ def _router_described(router: RouterSettings) -> dict[str, object]:
 def _described(target: Target) -> tuple[object, ...]:
     header = target.credential.header if target.credential is not None else None
     place = (target.cluster, target.authority, target.path_prefix)
-    return (target.name, target.model, *place, header, target.passthrough_auth)
+    supports = target.supports
+    can = (sorted(supports.dialects or ()), supports.images, supports.tools, supports.context_tokens)
+    return (target.name, target.model, *place, header, target.passthrough_auth, can, target.has_address)

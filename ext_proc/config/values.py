@@ -15,6 +15,7 @@ from ext_proc.config.weights import exact
 from ext_proc.core.headers import DECISION
 
 MAX_NAME = 128
+SERVER_ERRORS = "5xx"
 MAX_DESCRIPTION = 4_000
 MAX_EXAMPLE = 2_000
 
@@ -218,6 +219,15 @@ def whole(least: int, most: int) -> Callable[[object], int]:
     return parse
 
 
+def status(value: object) -> int | str:
+    """A status at which the next target is tried; `5xx` stands for all of these."""
+    if value == SERVER_ERRORS:
+        return SERVER_ERRORS
+    if isinstance(value, bool) or not isinstance(value, int) or not 400 <= value <= 599:
+        raise wrong("must be an error's status", f"write 400 to 599, or {SERVER_ERRORS}")
+    return value
+
+
 def host(value: object) -> str:
     """A host name or an IP address."""
     text = _text(value)
@@ -270,6 +280,7 @@ Percent = Annotated[int, BeforeValidator(percent)]
 Number = Annotated[float, BeforeValidator(number)]
 Share = Annotated[float, BeforeValidator(share)]
 Threshold = Annotated[float, BeforeValidator(threshold)]
+Status = Annotated[int | str, BeforeValidator(status)]
 Port = Annotated[int, BeforeValidator(whole(0, 65_535))]
 Host = Annotated[str, BeforeValidator(host)]
 Ip = Annotated[str, BeforeValidator(ip)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from ext_proc.core.types import WHOLE_PER_10K, LlmCall
+from ext_proc.core.types import WHOLE_PER_10K, Caller, LlmCall
 
 FINGERPRINT_CHARS = 65_536
 """How much of each text a fingerprint reads: a system prompt of megabytes must not cost milliseconds."""
 
 
-def session_key(call: LlmCall, pin: str | None, request_id: str) -> bytes:
+def session_key(call: LlmCall, caller: Caller) -> bytes:
     """What stays the same for all requests of one conversation, as well as can be told.
 
     In this order: the client's pin header, a conversation id in the body, a user id in the body, the
@@ -19,13 +19,13 @@ def session_key(call: LlmCall, pin: str | None, request_id: str) -> bytes:
 
     Shapes: a tagged byte string, so that a user called "x" and a conversation called "x" differ.
     """
-    if pin:
-        return b"pin:" + pin.encode()
+    if caller.pin:
+        return b"pin:" + caller.pin.encode()
     if call.conversation_id:
         return b"conversation:" + call.conversation_id.encode("utf-8", "surrogatepass")
     if call.user_id:
         return b"user:" + call.user_id.encode("utf-8", "surrogatepass")
-    return _fingerprint(call) or b"request:" + request_id.encode()
+    return _fingerprint(call) or b"request:" + caller.request_id.encode()
 
 
 def bucket_of(key: bytes, purpose: str, salt: bytes) -> int:

@@ -1,6 +1,6 @@
 """The decision: a pure function of the configuration, the call, and what the router said of it.
 
-    explicit pin -> alias -> router -> policy -> split (sticky bucket) -> target, shadow
+    explicit pin -> alias -> router -> policy -> split (sticky bucket) -> target, fallbacks, shadow
 
 No clock, no randomness, no I/O. Same inputs, same decision: in production, in a test, in
 `arch-ext-proc explain`.
@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ext_proc.core import affinity, split
+from ext_proc.core import affinity, failover, split
 from ext_proc.core.errors import Reason
 from ext_proc.core.types import (
     WHOLE_PER_10K,
     Arm,
+    Caller,
+    Chain,
     Decision,
     Dialect,
     InlinePolicy,
@@ -32,6 +34,7 @@ from ext_proc.core.types import (
 class Question:
     """What only the router can say: which of these policies the call falls under."""
 
+    call: LlmCall
     policies: tuple[Policy, ...]
     routes: Mapping[str, Route]
 
@@ -53,30 +56,39 @@ def settle_or_ask(snapshot: Snapshot, call: LlmCall) -> Decision | Question:
     return question
 
 
-def decide(snapshot: Snapshot, question: Question, verdict: Verdict, key: bytes) -> Decision:
-    """Turn a verdict into a target. `key` is the session's, from `affinity.session_key`."""
+def decide(snapshot: Snapshot, question: Question, verdict: Verdict, caller: Caller) -> Decision:
+    """Turn a verdict into a target, and into who is tried when that one fails."""
     if verdict.failure is not None:
         return Decision(snapshot.on_failure, verdict.failure)
     route = question.routes.get(verdict.policy) if verdict.policy is not None else None
     if route is None:
         return Decision(snapshot.default, Reason.NO_POLICY_MATCHED)
-    name = route.policy.name
+    name, call = route.policy.name, question.call
+    key = affinity.session_key(call, caller)
     bucket = affinity.bucket_of(key, name, snapshot.salt)
     arm = split.choose_arm(route.arms, bucket)
+    ranked = failover.capable(arm, route.fallbacks, failover.needs_of(call))
+    target = ranked[0] if ranked else arm.target
     shadow = None
     if route.shadows:
         # A purpose of its own: with the split's bucket, a shadow would copy one arm's sessions only.
         shadow = split.choose_shadow(route.shadows, affinity.bucket_of(key, f"shadow {name}", snapshot.salt))
     return Decision(
-        target=arm.target,
-        reason=Reason.POLICY,
+        target=target,
+        reason=Reason.POLICY if ranked else Reason.NO_CAPABLE_TARGET,
         policy=name,
-        arm=arm.name,
+        arm=arm.name if target is arm.target else None,
         bucket=bucket,
         shadow=shadow,
-        fallbacks=route.fallbacks,
         observed=route.observed,
+        chain=_chain(snapshot, ranked, route),
     )
+
+
+def _chain(snapshot: Snapshot, ranked: tuple[Target, ...], route: Route) -> Chain | None:
+    """The chain of these targets, if Envoy has a cluster for it: a request's own policy may rank any."""
+    chain = failover.chain_of(ranked, route.retry)
+    return chain if chain is not None and chain.cluster in snapshot.chains else None
 
 
 def _pinned(snapshot: Snapshot, call: LlmCall) -> Decision | None:
@@ -95,8 +107,8 @@ def _question(snapshot: Snapshot, call: LlmCall) -> Question:
         if route := _inline_route(snapshot, given):
             routes[given.policy.name] = route
     if routes:
-        return Question(tuple(route.policy for route in routes.values()), routes)
-    return Question(snapshot.policies, snapshot.routes)
+        return Question(call, tuple(route.policy for route in routes.values()), routes)
+    return Question(call, snapshot.policies, snapshot.routes)
 
 
 def _inline_route(snapshot: Snapshot, given: InlinePolicy) -> Route | None:
@@ -104,7 +116,8 @@ def _inline_route(snapshot: Snapshot, given: InlinePolicy) -> Route | None:
     targets = [target for name in given.models if (target := _known(snapshot, name))]
     if not targets:
         return None
-    return Route(given.policy, (Arm("baseline", targets[0], WHOLE_PER_10K),), fallbacks=tuple(targets[1:]))
+    arms = (Arm("baseline", targets[0], WHOLE_PER_10K),)
+    return Route(given.policy, arms, fallbacks=tuple(targets[1:]), retry=snapshot.retry)
 
 
 def _known(snapshot: Snapshot, name: str) -> Target | None:

@@ -9,7 +9,8 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Why a request went where it went: the value of `x-arch-reason` and a metric label.
 
-    The first group are decisions; every other value means that the request went to the default
+    The first group are decisions (`NO_CAPABLE_TARGET`: the policy's first target got the call, to tell
+    the client itself what it cannot do); every other value means that the request went to the default
     target because something was missing, broken or late.
     """
 
@@ -18,6 +19,7 @@ class Reason(StrEnum):
     ALIAS = "alias"
     NO_POLICY_MATCHED = "no_policy_matched"
     EMBEDDINGS = "embeddings"
+    NO_CAPABLE_TARGET = "no_capable_target"
 
     NO_POLICIES = "no_policies"
     NO_CONVERSATION = "no_conversation"
@@ -40,7 +42,14 @@ class Reason(StrEnum):
 
 
 _DECIDED = frozenset(
-    {Reason.POLICY, Reason.PINNED, Reason.ALIAS, Reason.NO_POLICY_MATCHED, Reason.EMBEDDINGS}
+    {
+        Reason.POLICY,
+        Reason.PINNED,
+        Reason.ALIAS,
+        Reason.NO_POLICY_MATCHED,
+        Reason.EMBEDDINGS,
+        Reason.NO_CAPABLE_TARGET,
+    }
 )
 
 

@@ -30,6 +30,7 @@ class RequestHeaders:
     """The request's headers as far as they count. `ends_request` is set when no body follows.
 
     `path` holds bytes that are no UTF-8 as surrogates, to give them back unchanged.
+    `attempt` is the target that an attempt goes to, `model` the one that the request was written for.
     """
 
     method: str = ""
@@ -39,6 +40,8 @@ class RequestHeaders:
     request_id: str = ""
     session_pin: str | None = None
     ends_request: bool = False
+    attempt: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

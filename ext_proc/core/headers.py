@@ -10,7 +10,19 @@ BUCKET = "x-arch-bucket"
 SHADOW = "x-arch-shadow"
 REASON = "x-arch-reason"
 
-DECISION = (CLUSTER, POLICY, MODEL, ARM, BUCKET, SHADOW, REASON)
+WRITTEN_FOR = "x-arch-written-for"
+"""The target that the route role made the request fit for. Gone once an attempt made it fit for another."""
+
+FAILOVER = "x-arch-failover"
+"""On a request that goes to a chain: how long one attempt may take, in milliseconds."""
+
+ATTEMPT = "x-arch-attempt"
+"""The target that an attempt goes to, as Envoy says it."""
+
+ATTEMPTS = "x-arch-attempts"
+"""On the answer to a request that went to a chain: how many targets were tried."""
+
+DECISION = (CLUSTER, POLICY, MODEL, ARM, BUCKET, SHADOW, REASON, WRITTEN_FOR, FAILOVER, ATTEMPT)
 """Only this server may set these: Envoy strips them from what clients send, before it routes."""
 
 SHOWN_TO_CLIENT = (POLICY, MODEL, REASON)
@@ -30,6 +42,9 @@ READ_BY_SERVER = (
 )
 """All that Envoy needs to send us: credentials and cookies never reach this server."""
 
+READ_OF_ATTEMPTS = (ATTEMPT, MODEL)
+"""What Envoy sends besides for an attempt: where it goes, and whom the request was last written for."""
+
 METADATA_NAMESPACE = "arch_ext_proc"
 """The dynamic metadata namespace that carries a decision to Envoy's access log."""
 
@@ -38,6 +53,9 @@ ROLE = "x-arch-role"
 
 ROLE_ROUTE = "route"
 """The listener's filter: reads a request and decides."""
+
+ROLE_ATTEMPT = "attempt"
+"""The filter of a chain's cluster: makes a request fit for the target that comes next."""
 
 ROLE_SHADOW = "shadow"
 """The filter of a shadow cluster: makes a copy fit for the target that `TARGET` names."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -29,6 +29,9 @@ _DIALECTS = {
     "embeddings": Dialect.EMBEDDINGS,
 }
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+_IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
+_TOOLS = ("tools", "functions")
+_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
 class _WrongType(Exception):
@@ -68,6 +71,9 @@ def parse_call(dialect: Dialect, body: bytes) -> LlmCall | Reason:
             conversation_id=_conversation_id(fields),
             user_id=_user_id(fields),
             inline_policies=inline.read(fields),
+            has_images=_has_images(fields),
+            has_tools=any(fields.get(key) for key in _TOOLS),
+            max_tokens=next((limit for key in _LIMITS if _is_whole(limit := fields.get(key))), 0),
         )
     except _WrongType:
         return Reason.BODY_UNREADABLE
@@ -145,6 +151,25 @@ _READERS: dict[Dialect, Callable[[dict[str, Any]], Iterable[Message]]] = {
 }
 
 
+def _has_images(fields: dict[str, Any]) -> bool:
+    """Whether some turn shows an image, also as what a tool gave back."""
+    return any(
+        _is_one_of(part.get("type"), _IMAGE_PARTS)
+        for turns in (fields.get("messages"), fields.get("input"))
+        for turn in _objects(turns)
+        for outer in _objects(turn.get("content", turn.get("output")))
+        for part in (outer, *_objects(outer.get("content")))
+    )
+
+
+def _objects(given: object) -> Iterable[dict[str, Any]]:
+    return (item for item in given if isinstance(item, dict)) if isinstance(given, list) else ()
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def _texts_as_user(given: object) -> Iterable[Message]:
     """A prompt: one text, several, or token ids (one list or several), which say nothing to a router."""
     if given is None:
@@ -168,12 +193,12 @@ def _content(content: object) -> str:
     return "\n".join(
         _text(part.get("text"))
         for part in _list_of_objects(content, strings_too=True)
-        if _is_text(part.get("type"))
+        if _is_one_of(part.get("type"), _TEXT_PARTS)
     )
 
 
-def _is_text(kind: object) -> bool:
-    return isinstance(kind, str) and kind in _TEXT_PARTS
+def _is_one_of(kind: object, kinds: frozenset[str]) -> bool:
+    return isinstance(kind, str) and kind in kinds
 
 
 def _only_tool_results(content: object) -> bool:

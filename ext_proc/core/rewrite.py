@@ -9,7 +9,7 @@ import orjson
 from ext_proc.core import headers, inline, spans
 from ext_proc.core.paths import upstream_path
 from ext_proc.core.spans import Edit
-from ext_proc.core.types import Decision, LlmCall, Target
+from ext_proc.core.types import Decision, LlmCall, Retry, Target
 
 AUTH_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 """Where clients put their keys. Each is removed before a request goes to a provider, unless that
@@ -32,7 +32,7 @@ def for_decision(decision: Decision, path: str) -> Mutation:
     """The headers that carry out a decision; the body stays as the client sent it."""
     target = decision.target
     shown = [
-        (headers.CLUSTER, target.cluster),
+        (headers.CLUSTER, decision.cluster),
         (headers.MODEL, target.name),
         (headers.REASON, decision.reason.value),
     ]
@@ -44,8 +44,16 @@ def for_decision(decision: Decision, path: str) -> Mutation:
         shown.append((headers.BUCKET, str(decision.bucket)))
     if decision.shadow is not None:
         shown.append((headers.SHADOW, decision.shadow.cluster))
+    if decision.chain is not None:
+        shown.append((headers.FAILOVER, try_timeout_ms(decision.chain.retry)))
+        shown.append((headers.WRITTEN_FOR, target.name))
     provider = for_target(target, path)
     return replace(provider, set=(*((name, value.encode()) for name, value in shown), *provider.set))
+
+
+def try_timeout_ms(retry: Retry) -> str:
+    """What `x-arch-failover` says: Envoy has a route for each value."""
+    return str(round(retry.per_try_timeout_s * 1000))
 
 
 def for_target(target: Target, path: str) -> Mutation:

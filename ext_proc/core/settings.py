@@ -29,12 +29,16 @@ _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The hosts behind one Envoy cluster, as far as `base_url` tells them."""
+    """The hosts behind one Envoy cluster, as far as `base_url` tells them.
+
+    `max_requests` bounds the requests that the cluster has at a time; None: nothing does.
+    """
 
     cluster: str
     host: str
     port: int
     tls: bool
+    max_requests: int | None = None
 
 
 class Guided(StrEnum):

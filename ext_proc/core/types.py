@@ -54,11 +54,40 @@ class InlinePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What a call asks of whoever answers it. `tokens`: about what its texts and its answer may take."""
+
+    dialect: Dialect
+    images: bool = False
+    tools: bool = False
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Supports:
+    """What a target serves, as the file declares it. Nothing declared: everything."""
+
+    dialects: frozenset[Dialect] | None = None
+    images: bool = True
+    tools: bool = True
+    context_tokens: int | None = None
+
+    def serves(self, needs: Needs) -> bool:
+        return (
+            (self.dialects is None or needs.dialect in self.dialects)
+            and (self.images or not needs.images)
+            and (self.tools or not needs.tools)
+            and (self.context_tokens is None or needs.tokens <= self.context_tokens)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class LlmCall:
     """What was read of one request body.
 
     `messages` holds every turn in order, system and tool turns too. `conversation_id` and `user_id`
     are whatever the dialect offers. `inline_policies` is None when the request brought none.
+    `max_tokens` is how long its answer may be, 0 where it does not say.
     """
 
     dialect: Dialect
@@ -68,6 +97,17 @@ class LlmCall:
     conversation_id: str | None = None
     user_id: str | None = None
     inline_policies: tuple[InlinePolicy, ...] | None = None
+    has_images: bool = False
+    has_tools: bool = False
+    max_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as far as it is not in the body. `pin` is the session's name, if the client gives it one."""
+
+    request_id: str = ""
+    pin: str | None = None
 
 
 class Secret:
@@ -113,7 +153,7 @@ class Target:
 
     `name` is the one in the configuration; `model` the id written into the body; `cluster` Envoy's
     name for the hosts; `authority` and `path_prefix` come from `base_url` (None: leave as the client
-    sent it).
+    sent it). Without `has_address` only the mesh knows its hosts, so it has no place in a chain.
     """
 
     name: str
@@ -124,6 +164,34 @@ class Target:
     credential: Credential | None = None
     passthrough_auth: bool = False
     price: Price | None = None
+    supports: Supports = Supports()
+    has_address: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When Envoy goes on to the next target of a chain.
+
+    `statuses` are those of an answer; `server_errors` adds all of 5xx. An answer that never begins
+    counts as well: refused, reset, or later than `per_try_timeout_s`. `attempts` bounds the targets
+    tried. A target that failed `ejection_failures` times in a row is passed over for `ejection_s`.
+    """
+
+    statuses: tuple[int, ...] = (429,)
+    server_errors: bool = True
+    per_try_timeout_s: float = 120.0
+    attempts: int = 32
+    ejection_failures: int = 5
+    ejection_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Targets in the order in which Envoy tries them: one cluster, a priority for each target."""
+
+    cluster: str
+    targets: tuple[Target, ...]
+    retry: Retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +238,7 @@ class Route:
     """Where a policy's conversations go. The arms' weights sum to `WHOLE_PER_10K`.
 
     `observed`: the answers are looked at (status, times, tokens), which costs a second stream each.
+    `fallbacks` are tried, in order, when an arm's own target fails or cannot serve the call.
     """
 
     policy: Policy
@@ -177,6 +246,7 @@ class Route:
     shadows: tuple[Shadow, ...] = ()
     fallbacks: tuple[Target, ...] = ()
     observed: bool = False
+    retry: Retry = Retry()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +268,8 @@ class Snapshot:
     default: Target
     on_failure: Target
     salt: bytes = field(repr=False)
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+    retry: Retry = Retry()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +304,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where one request goes, and why. `policy` is None when none decided it."""
+    """Where one request goes, and why. `policy` is None when none decided it.
+
+    `chain` begins with the target; None: there is nobody else to try. `arm` is None where no split
+    decided, or where its target could not serve the call and another one does.
+    """
 
     target: Target
     reason: Reason
@@ -240,8 +316,13 @@ class Decision:
     arm: str | None = None
     bucket: int | None = None
     shadow: Shadow | None = None
-    fallbacks: tuple[Target, ...] = ()
     observed: bool = False
+    chain: Chain | None = None
+
+    @property
+    def cluster(self) -> str:
+        """The Envoy cluster that takes the request."""
+        return self.chain.cluster if self.chain is not None else self.target.cluster
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ IDLE_TIMEOUT_S = 60.0
 """Shorter than the providers' own, so that no request is sent on a connection about to be closed."""
 
 _H2_WINDOW_BYTES = 1 << 24
-_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def providers(configuration: Configuration, ca_file: str) -> list[Cluster]:
@@ -128,7 +128,7 @@ def server(configuration: Configuration, servers: tuple[Address, ...]) -> Cluste
         # A body passes through whole, in both directions.
         per_connection_buffer_limit_bytes=configuration.envoy.body_limit_bytes,
         typed_extension_protocol_options={
-            _OPTIONS: pack(
+            OPTIONS: pack(
                 HttpProtocolOptions(
                     explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
                         http2_protocol_options=Http2ProtocolOptions(
@@ -139,7 +139,7 @@ def server(configuration: Configuration, servers: tuple[Address, ...]) -> Cluste
                 )
             )
         },
-        type=_discovery(*(listen.host for listen in servers)),
+        type=discovery(*(listen.host for listen in servers)),
         load_assignment=_endpoints(configuration.envoy.ext_proc_cluster, servers),
     )
 
@@ -157,18 +157,18 @@ def _provider(
     return Cluster(
         name=name,
         connect_timeout=seconds(CONNECT_TIMEOUT_S),
-        circuit_breakers=_generous(),
+        circuit_breakers=_generous(upstream.max_requests or MANY),
         per_connection_buffer_limit_bytes=configuration.envoy.body_limit_bytes,
-        typed_extension_protocol_options={_OPTIONS: pack(options)},
-        transport_socket=_tls(upstream.host, ca_file) if upstream.tls else None,
+        typed_extension_protocol_options={OPTIONS: pack(options)},
+        transport_socket=tls(upstream.host, ca_file) if upstream.tls else None,
         # A provider's name stands for many addresses that come and go: one connection pool for them all.
-        type=_discovery(upstream.host, names=ClusterDiscoveryType.LOGICAL_DNS),
+        type=discovery(upstream.host, names=ClusterDiscoveryType.LOGICAL_DNS),
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         load_assignment=_endpoints(name, (Address(upstream.host, upstream.port),)),
     )
 
 
-def _discovery(
+def discovery(
     *hosts: str, names: ClusterDiscoveryType = ClusterDiscoveryType.STRICT_DNS
 ) -> ClusterDiscoveryType:
     return ClusterDiscoveryType.STATIC if all(map(_is_ip, hosts)) else names
@@ -189,15 +189,17 @@ def _endpoints(cluster: str, addresses: tuple[Address, ...]) -> ClusterLoadAssig
     )
 
 
-def _generous() -> CircuitBreakers:
+def _generous(max_requests: int = MANY) -> CircuitBreakers:
     return CircuitBreakers(
         thresholds=[
-            CircuitBreakersThresholds(max_connections=MANY, max_pending_requests=MANY, max_requests=MANY)
+            CircuitBreakersThresholds(
+                max_connections=MANY, max_pending_requests=MANY, max_requests=max_requests
+            )
         ]
     )
 
 
-def _tls(host: str, ca_file: str) -> TransportSocket:
+def tls(host: str, ca_file: str) -> TransportSocket:
     """TLS that proves the host: its name, also asked for by SNI, or its address, which SNI cannot carry."""
     validation = CertificateValidationContext(trusted_ca=DataSource(filename=ca_file))
     context = UpstreamTlsContext(common_tls_context=CommonTlsContext(validation_context=validation))

@@ -25,6 +25,7 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
     HeaderMutation as EarlyHeaderMutation,
 )
 from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher
+from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 
 from ext_proc.core import headers
 from ext_proc.core.settings import Configuration
@@ -80,6 +81,18 @@ def shadow_ext_proc(configuration: Configuration, target: Target) -> HttpFilter:
     return HttpFilter(name=EXT_PROC, typed_config=pack(processor))
 
 
+def attempt_ext_proc(configuration: Configuration) -> HttpFilter:
+    """The upstream filter of a chain's cluster, which makes an attempt fit for its target.
+
+    It fails closed: a request that nobody rewrote carries another provider's key. The status is one that
+    clients try again at, and then find the route of the undecided.
+    """
+    processor = _processor(configuration, {headers.ROLE: headers.ROLE_ATTEMPT}, headers.READ_OF_ATTEMPTS)
+    processor.stat_prefix = "attempt"
+    processor.status_on_error = HttpStatus(code=StatusCode.ServiceUnavailable)
+    return HttpFilter(name=EXT_PROC, typed_config=pack(processor))
+
+
 def router() -> HttpFilter:
     """Without Envoy's own headers: providers need not learn our timeouts, nor the client's host and path."""
     return HttpFilter(
@@ -91,8 +104,11 @@ def upstream_codec() -> HttpFilter:
     return HttpFilter(name="envoy.filters.http.upstream_codec", typed_config=pack(UpstreamCodec()))
 
 
-def _processor(configuration: Configuration, metadata: dict[str, str]) -> ExternalProcessor:
+def _processor(
+    configuration: Configuration, metadata: dict[str, str], also_read: tuple[str, ...] = ()
+) -> ExternalProcessor:
     envoy = configuration.envoy
+    read = (*headers.READ_BY_SERVER, *also_read)
     return ExternalProcessor(
         grpc_service=GrpcService(
             envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=envoy.ext_proc_cluster),
@@ -108,7 +124,7 @@ def _processor(configuration: Configuration, metadata: dict[str, str]) -> Extern
             allow_all_routing=True, disallow_expression=regex(":(?:method|scheme)"), disallow_is_error=False
         ),
         forward_rules=HeaderForwardingRules(
-            allowed_headers=ListStringMatcher(patterns=[exactly(name) for name in headers.READ_BY_SERVER])
+            allowed_headers=ListStringMatcher(patterns=[exactly(name) for name in read])
         ),
     )
 

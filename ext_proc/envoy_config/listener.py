@@ -27,6 +27,8 @@ ACCESS_LOG_FIELDS = {
     "flags": "%RESPONSE_FLAGS%",
     "policy": _METADATA.format("policy"),
     "model": _METADATA.format("model"),
+    "answered_by": f"%RESP({headers.MODEL})%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "arm": _METADATA.format("arm"),
     "shadow": _METADATA.format("shadow"),
     "reason": f"%RESP({headers.REASON})%",
@@ -36,7 +38,8 @@ ACCESS_LOG_FIELDS = {
     "bytes_out": "%BYTES_SENT%",
     "duration_ms": "%DURATION%",
 }
-"""One JSON line per request: no path (its query may hold a key), no credential, no content.
+"""One JSON line per request: no path (its query may hold a key), no credential, no content. `model` is the
+target that was decided on, `answered_by` the one of the last attempt.
 
 The reason is the response's, because only that tells of requests that reached no server.
 """

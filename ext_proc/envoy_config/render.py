@@ -11,6 +11,7 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, Bootstr
 
 from ext_proc.core.settings import Address, Configuration
 from ext_proc.envoy_config import clusters, filters, routes
+from ext_proc.envoy_config.chains import chains
 from ext_proc.envoy_config.clusters import SYSTEM_CA_FILE
 from ext_proc.envoy_config.listener import listener
 from ext_proc.envoy_config.typed import address, as_dict
@@ -33,6 +34,7 @@ def render_bootstrap(
             clusters=[
                 *clusters.providers(configuration, ca_file),
                 *clusters.shadows(configuration, ca_file),
+                *chains(configuration, ca_file),
                 clusters.server(configuration, servers),
             ],
         ),
@@ -45,7 +47,11 @@ def render_filter(
 ) -> str:
     """The pieces for an existing Envoy, each under a comment that says where it goes."""
     envoy = configuration.envoy
-    ours = [clusters.server(configuration, servers), *clusters.shadows(configuration, ca_file)]
+    ours = [
+        clusters.server(configuration, servers),
+        *clusters.shadows(configuration, ca_file),
+        *chains(configuration, ca_file),
+    ]
     pieces: list[tuple[str, Any]] = [
         (
             "In the HTTP connection manager: clients' own x-arch-* headers go, the default cluster is set.",
@@ -67,7 +73,7 @@ def render_filter(
         ),
         (
             "In static_resources (or your xDS): the ext_proc servers"
-            " and, if policies have shadows, where the copies go.",
+            " and, if policies have shadows or fallbacks, where the copies go and what is failed over.",
             {"clusters": _dicts(ours)},
         ),
     ]

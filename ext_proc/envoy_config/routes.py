@@ -1,4 +1,4 @@
-"""Three routes: decided by the server, an LLM call that no server decided, and everything else."""
+"""The routes: decided by the server (for a chain or not), an LLM call that no server decided, the rest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutatio
 from envoy_data_plane.envoy.config.core.v3 import HeaderValueOption
 from envoy_data_plane.envoy.config.route.v3 import (
     HeaderMatcher,
+    RetryPolicy,
     Route,
     RouteAction,
     RouteActionRequestMirrorPolicy,
@@ -18,7 +19,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute
 
 from ext_proc.core import headers
 from ext_proc.core.paths import ENDPOINT_OF_PATH
-from ext_proc.core.rewrite import AUTH_HEADERS
+from ext_proc.core.rewrite import AUTH_HEADERS, try_timeout_ms
 from ext_proc.core.settings import Configuration
 from ext_proc.core.types import Target
 from ext_proc.envoy_config.filters import EXT_PROC
@@ -46,7 +47,32 @@ def route_configuration(configuration: Configuration) -> RouteConfiguration:
 
 def routes(configuration: Configuration) -> list[Route]:
     """The routes alone, for a virtual host that is already there."""
-    return [_decided(configuration), _undecided(configuration), _everything_else(configuration)]
+    return [
+        *_failovers(configuration),
+        _decided(configuration),
+        _undecided(configuration),
+        _everything_else(configuration),
+    ]
+
+
+def _failovers(configuration: Configuration) -> list[Route]:
+    """Decided as well, for a chain: one route for each time that an attempt may take.
+
+    When to go on is said at a chain's cluster, but Envoy takes this time from the route alone.
+    """
+    routes = []
+    for timeout in sorted({try_timeout_ms(chain.retry) for chain in configuration.snapshot.chains.values()}):
+        route = _decided(configuration)
+        route.name = f"failover-{timeout}ms"
+        if route.match is not None:
+            says_so = HeaderMatcher(name=headers.FAILOVER, string_match=exactly(timeout))
+            route.match.headers.append(says_so)
+        if route.route is not None:
+            route.route.retry_policy = RetryPolicy(per_try_timeout=seconds(int(timeout) / 1000))
+        attempts = overwrite(headers.ATTEMPTS, "%UPSTREAM_REQUEST_ATTEMPT_COUNT%")
+        route.response_headers_to_add.append(attempts)
+        routes.append(route)
+    return routes
 
 
 def _decided(configuration: Configuration) -> Route:

@@ -57,5 +57,13 @@ def regex(pattern: str) -> RegexMatcher:
 
 
 def as_dict(message: betterproto2.Message) -> dict[str, Untyped]:
-    """Protobuf's JSON form, with the names that Envoy's documentation uses."""
-    return message.to_dict(casing=betterproto2.Casing.SNAKE)
+    """Protobuf's JSON form, with the names that Envoy's documentation uses.
+
+    The library's own snake case would write `consecutive_5xx` as `consecutive_5_xx`.
+    """
+    return message.to_dict(casing=_as_declared)  # type: ignore[arg-type]  # any callable will do
+
+
+def _as_declared(name: str) -> str:
+    """A field's name, less the underscore that keeps it apart from a word of Python's."""
+    return name.rstrip("_")

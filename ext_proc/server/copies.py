@@ -32,7 +32,7 @@ def classify_copy(_method: str, _path: str, _content_type: str) -> Dialect:
 async def rewrite_copy(request: Decide, target: Target, limit_bytes: int) -> Mutation | None:
     """What must change in a copy; None when it cannot be made to fit."""
     endpoint = _ENDPOINT.search(request.headers.path.partition("?")[0])
-    body = await _json_of(request, limit_bytes)
+    body = await json_of(request, limit_bytes)
     if endpoint is None or body is None:
         return None
     path = f"/v1/{endpoint[1]}"
@@ -45,7 +45,8 @@ async def rewrite_copy(request: Decide, target: Target, limit_bytes: int) -> Mut
     return rewrite.with_body(mutation, rewrite.set_model(body, target.model), was_encoded=was_encoded)
 
 
-async def _json_of(request: Decide, limit_bytes: int) -> bytes | None:
+async def json_of(request: Decide, limit_bytes: int) -> bytes | None:
+    """The JSON object in a request's body; None when there is none."""
     body: bytes | Reason = request.body
     if encoding := request.headers.content_encoding:
         body = await asyncio.to_thread(encodings.decode, request.body, encoding, limit_bytes)

@@ -6,13 +6,13 @@ import asyncio
 from dataclasses import dataclass
 from time import perf_counter
 
-from ext_proc.core import affinity, encodings, parse, rewrite
+from ext_proc.core import encodings, parse, rewrite
 from ext_proc.core.decide import Question, decide, settle_or_ask
 from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Decide
 from ext_proc.core.ports import Asker
 from ext_proc.core.rewrite import Mutation
-from ext_proc.core.types import Decision, Outcome, Snapshot
+from ext_proc.core.types import Caller, Decision, Outcome, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ async def route_request(live: Live, request: Decide) -> tuple[Mutation, Outcome]
         asked = perf_counter()
         verdict = await live.asker.ask(call.messages, answer.policies)
         router_s = perf_counter() - asked
-        key = affinity.session_key(call, request.headers.session_pin, request.headers.request_id)
-        answer = decide(live.snapshot, answer, verdict, key)
+        caller = Caller(request.headers.request_id, request.headers.session_pin)
+        answer = decide(live.snapshot, answer, verdict, caller)
     mutation = rewrite.for_decision(answer, request.headers.path)
     body = rewrite.rewrite_body(content, call, answer.target.model)
     if body is not content:

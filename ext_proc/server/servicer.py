@@ -12,13 +12,14 @@ from ext_proc.core import headers
 from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Acknowledge, AwaitBody, Decide, Exchange, Pass
 from ext_proc.server import wire
+from ext_proc.server.attempts import rewrite_attempt
 from ext_proc.server.copies import classify_copy, rewrite_copy
 from ext_proc.server.routing import Live, fall_back, route_request
 from ext_proc.telemetry import Telemetry
 
 
 class Servicer:
-    """Both roles of the service. `current` gives the configuration in force; each stream asks it once."""
+    """All roles of the service. `current` gives the configuration in force; each stream asks it once."""
 
     def __init__(self, current: Callable[[], Live], telemetry: Telemetry) -> None:
         self._current = current
@@ -30,10 +31,14 @@ class Servicer:
         metadata = dict(context.invocation_metadata())
         self._telemetry.stream_opened()
         try:
-            if metadata.get(headers.ROLE) == headers.ROLE_SHADOW:
+            role = metadata.get(headers.ROLE)
+            if role == headers.ROLE_SHADOW:
                 name = metadata.get(headers.TARGET, "")
                 exchange = Exchange(classify_copy)
                 await self._serve(context, exchange, lambda request: self._rewrite_copy(live, name, request))
+            elif role == headers.ROLE_ATTEMPT:
+                exchange = Exchange(classify_copy)
+                await self._serve(context, exchange, lambda request: self._rewrite_attempt(live, request))
             else:
                 await self._serve(context, Exchange(), lambda request: self._decide(live, request))
         finally:
@@ -75,6 +80,15 @@ class Servicer:
             answer = wire.write(request.part, mutation, outcome.decision)
         self._telemetry.decided(request, outcome, live.snapshot)
         return answer
+
+    async def _rewrite_attempt(self, live: Live, request: Decide) -> bytes:
+        try:
+            mutation = await rewrite_attempt(request, live.snapshot, live.body_limit_bytes)
+        except Exception as error:  # noqa: BLE001 - an attempt that cannot be rewritten is refused
+            self._telemetry.bug(error, request.headers.request_id)
+            mutation = None
+        self._telemetry.attempted(request, live.snapshot, is_refused=mutation is None)
+        return wire.REFUSE if mutation is None else wire.write(request.part, mutation, None)
 
     async def _rewrite_copy(self, live: Live, name: str, request: Decide) -> bytes:
         target = live.snapshot.targets.get(name)

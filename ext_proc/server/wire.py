@@ -67,6 +67,8 @@ def _read_headers(message: Any) -> RequestHeaders:
         request_id=values.get("x-request-id", "")[:_MAX_REQUEST_ID_CHARS],
         session_pin=next((pin for pin in pins if pin), None),
         ends_request=message.end_of_stream,
+        attempt=values.get(headers.ATTEMPT, ""),
+        model=values.get(headers.MODEL, ""),
     )
 
 
@@ -131,9 +133,9 @@ def _pass() -> bytes:
     return data
 
 
-def _drop() -> bytes:
+def _immediate(status: int) -> bytes:
     answer = pb.ProcessingResponse()
-    answer.immediate_response.status.code = 422
+    answer.immediate_response.status.code = status
     data: bytes = answer.SerializeToString()
     return data
 
@@ -147,5 +149,8 @@ PASS = _pass()
 AWAIT_BODY = ACKNOWLEDGE[Part.REQUEST_HEADERS]
 """The prebuilt answer to headers after which the body comes."""
 
-DROP = _drop()
+DROP = _immediate(422)
 """The prebuilt answer that ends a copy inside Envoy. Nobody waits for a copy's answer."""
+
+REFUSE = _immediate(503)
+"""The prebuilt answer that ends an attempt inside Envoy: the client gets this status, and may try again."""

@@ -43,6 +43,13 @@ class Telemetry:
             ("model",),
             registry=registry,
         )
+        self._attempts = Counter(
+            f"{prefix}_attempts",
+            "Steps of failovers, by target: left (it failed or was ejected, so the next one is tried), "
+            "tried (it is that next one), refused (the request could not be made fit for it).",
+            ("model", "outcome"),
+            registry=registry,
+        )
         self._decision_s = Histogram(
             f"{prefix}_decision_seconds",
             "Time from the request's last byte to the answer to Envoy, the router's included.",
@@ -106,6 +113,24 @@ class Telemetry:
         self._dropped_copies.labels(model).inc()
         log.event(logging.WARNING, "copy_dropped", model=model)
 
+    def attempted(self, request: Decide, snapshot: Snapshot, *, is_refused: bool) -> None:
+        """Envoy went on to the next target of a chain."""
+        left, target = (
+            name if name in snapshot.targets else ""
+            for name in (request.headers.model, request.headers.attempt)
+        )
+        outcome = "refused" if is_refused else "tried"
+        self._attempts.labels(left, "left").inc()
+        self._attempts.labels(target, outcome).inc()
+        log.event(
+            logging.WARNING,
+            "attempt",
+            request_id=request.headers.request_id,
+            left=left,
+            model=target,
+            outcome=outcome,
+        )
+
     def bug(self, error: Exception, request_id: str) -> None:
         """An exception nobody expected. Its text could quote a message, so only its place is logged."""
         self._stream_errors.labels("bug").inc()
@@ -140,7 +165,7 @@ class Telemetry:
             policy=policy,
             score=_score(outcome),
             model=model,
-            cluster=decision.target.cluster,
+            cluster=decision.cluster,
             arm=decision.arm,
             bucket=decision.bucket,
             shadow=decision.shadow.target.name if decision.shadow else None,

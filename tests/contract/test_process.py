@@ -11,6 +11,7 @@ import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from ext_proc.core.exchange import Decide, Part, RequestBody, RequestHeaders
+from ext_proc.core.failover import chains_of
 from ext_proc.core.parse import parse_call
 from ext_proc.core.types import (
     Arm,
@@ -225,3 +226,70 @@ async def test_a_copy_that_cannot_be_rewritten_is_dropped(target: str) -> None:
     sent = b"{bad" if target == "openai/large" else BODY
     _, answer = await dialogue(headers(), body(sent), metadata=role)
     assert answer.WhichOneof("response") == "immediate_response"
+
+
+FIRST = Target(
+    "first/one", "one", "first", "first.example", "/v1", Credential("x-first-key", Secret("key-of-first"))
+)
+SECOND = Target(
+    "second/two",
+    "two",
+    "second",
+    "second.example",
+    "/own/v2",
+    Credential("authorization", Secret("Bearer 2")),
+)
+RANKED = Route(CODE, (Arm("baseline", FIRST, 10_000),), fallbacks=(SECOND,))
+FAILING_OVER = replace(
+    SNAPSHOT,
+    routes={"code": RANKED},
+    targets={target.name: target for target in (SMALL, FIRST, SECOND)},
+    chains=chains_of([RANKED]),
+)
+ATTEMPT = (("x-arch-role", "attempt"),)
+
+
+async def test_a_request_for_a_chain_is_made_fit_for_its_first_target_and_says_so() -> None:
+    _, answer = await dialogue(headers(), body(BODY), snapshot=FAILING_OVER)
+    changed = set_headers(answer.request_body.response)
+    (cluster,) = FAILING_OVER.chains
+    assert (changed["x-arch-cluster"], changed["x-arch-model"]) == (cluster, "first/one")
+    assert (changed["x-arch-written-for"], changed["x-arch-failover"]) == ("first/one", "120000")
+    assert changed["x-first-key"] == "key-of-first"
+
+
+async def test_an_attempt_elsewhere_gets_that_targets_model_path_host_and_key_and_no_other() -> None:
+    sent = headers(path="/v1/chat/completions?a=1", x_arch_attempt="second/two", x_arch_model="first/one")
+    first, answer = await dialogue(sent, body(BODY), metadata=ATTEMPT, snapshot=FAILING_OVER)
+    assert not first.request_headers.response.HasField("header_mutation")
+    common = answer.request_body.response
+    new_body = BODY.replace(b'"gpt"', b'"two"')
+    assert common.body_mutation.body == new_body
+    assert set_headers(common) == {
+        ":path": "/own/v2/chat/completions?a=1",
+        ":authority": "second.example",
+        "x-arch-model": "second/two",
+        "authorization": "Bearer 2",
+        "content-length": str(len(new_body)),
+    }
+    removed = set(common.header_mutation.remove_headers)
+    assert {"x-arch-written-for", "x-first-key", "x-api-key", "api-key"} <= removed
+    assert "authorization" not in removed
+    assert not common.clear_route_cache
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "sent"),
+    [
+        ("nobody", "/v1/chat/completions", BODY),
+        ("", "/v1/chat/completions", BODY),
+        ("second/two", "/v1/chat/completions", b"{bad"),
+        ("second/two", "/v1/files", BODY),
+        ("openai/small", "/v1/chat/completions", BODY),
+    ],
+)
+async def test_an_attempt_that_cannot_be_made_fit_is_refused(target: str, path: str, sent: bytes) -> None:
+    asked = headers(path=path, x_arch_attempt=target)
+    _, answer = await dialogue(asked, body(sent), metadata=ATTEMPT, snapshot=FAILING_OVER)
+    assert answer.immediate_response.status.code == 503
+    assert not answer.immediate_response.HasField("headers")

@@ -54,7 +54,8 @@ async def test_the_decision_reaches_envoys_access_log_as_dynamic_metadata_and_no
     assert decided["model"] == "vllm/coder"
     assert decided["arm"] == "baseline"
     assert decided["reason"] == "policy"
-    assert (decided["status"], decided["cluster"]) == (200, "coder")
+    assert (decided["status"], decided["attempts"]) == (200, 1)
+    assert decided["cluster"].startswith("arch-failover/vllm/coder/")
     assert (unreadable["reason"], unreadable["model"]) == ("body_unreadable", "openai/gpt-4o-mini")
     assert (alias["reason"], alias["model"]) == ("alias", "local/keyless")
     assert not {"reason", "model", "policy", "arm"} & set(other)

@@ -34,6 +34,9 @@ SPOOFED = [
     (headers.BUCKET, "1"),
     (headers.SHADOW, "anthropic"),
     (headers.REASON, "spoofed-reason"),
+    (headers.WRITTEN_FOR, "openai/gpt-4o"),
+    (headers.FAILOVER, "1000"),
+    (headers.ATTEMPT, "openai/gpt-4o"),
 ]
 
 
@@ -99,7 +102,11 @@ async def test_spoofed_headers_change_no_decision(mesh: Mesh) -> None:
     )
     assert (reply.policy, reply.model, reply.reason) == (honest.policy, honest.model, honest.reason)
     seen = mesh.only("coder")
-    assert seen.headers.getall(headers.CLUSTER) == ["coder"]
+    (cluster,) = seen.headers.getall(headers.CLUSTER)
+    assert cluster.startswith("arch-failover/vllm/coder/")
+    for name in (headers.WRITTEN_FOR, headers.ATTEMPT):
+        assert seen.headers.getall(name) == ["vllm/coder"]
+    assert seen.headers.getall(headers.FAILOVER) == ["120000"]
     assert seen.headers.getall(headers.MODEL) == ["vllm/coder"]
     assert seen.headers.getall(headers.ARM) == ["baseline"]
     assert seen.headers.getall(headers.BUCKET) == [bucket]

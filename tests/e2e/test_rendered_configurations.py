@@ -26,7 +26,10 @@ ENVIRON = {
     **{f"{name}_KEY": "any" for name in ("OPENAI", "CODER", "NEXT", "ANTHROPIC")},
     **{
         f"{name}_UPSTREAM": "http://127.0.0.1:9/v1"
-        for name in ("OPENAI", "CODER", "NEXT", "ANTHROPIC", "LOCAL", "DOWN")
+        for name in (
+            *("OPENAI", "CODER", "NEXT", "ANTHROPIC", "LOCAL", "DOWN"),
+            *("FIRST", "SECOND", "THIRD", "GONE"),
+        )
     },
     **{name: str(port) for port, name in enumerate(PORTS, start=1)},
 }

@@ -90,6 +90,28 @@ APPENDED = [
         POLICY + "    models: [llama, groq/llama]\n",
         '8:21: "groq/llama" is named twice here — keep one of them',
     ),
+    (
+        POLICY + "    models: [llama]\n    fallbacks: [gpt-4o-mini]\n",
+        '9:5: "models" has its fallbacks in it — append these to models',
+    ),
+    (
+        POLICY + "    targets: [{model: llama, weight: 1}]\n    fallbacks: [gpt-5, llama, llama]\n",
+        '9:17: there is no provider "gpt-5" — known: openai/gpt-4o-mini, groq/llama',
+        '9:31: "groq/llama" is named twice here — keep one of them',
+    ),
+    (
+        POLICY
+        + "    models: [llama]\n    failover: {statuses: [200, 6xx], attempts: 0, per_try_timeout: 1}\n",
+        '9:27: "statuses" must be an error\'s status — write 400 to 599, or 5xx',
+        '9:32: "statuses" must be an error\'s status — write 400 to 599, or 5xx',
+        '9:48: "attempts" must be from 1 to 32 — write a number in that range',
+        '9:68: "per_try_timeout" is not a duration — write a number and its unit (ms, s, m or h), e.g. 10ms',
+    ),
+    (
+        "routing: {failover: {ejection: {failures: 0, tme: 1s}}}",
+        '5:43: "failures" must be from 1 to 10000 — write a number in that range',
+        '5:46: unknown key "tme" — did you mean "time"?',
+    ),
     (POLICY + "    models: []\n", '8:13: "models" is empty — write at least one entry'),
     (POLICY + "    models: llama\n", '8:13: "models" must be a list — begin each entry with "- "'),
     (POLICY + "    models: [llama, 3]\n", '8:21: "models" must be text, not a number — put it in quotes'),

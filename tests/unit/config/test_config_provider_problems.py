@@ -126,6 +126,34 @@ PROVIDERS = [
         "model_aliases: {x: {target: a}}\n",
         '5:29: "a" is the model of several providers — name one: "one" or "two"',
     ),
+    (
+        "model_providers:\n"
+        "  - {model: openai/a, default: true, max_requests: 5}\n"
+        "  - {model: openai/b}\n"
+        "  - {model: openai/c, max_requests: 6}\n",
+        '5:5: cluster "openai" has another max_requests here than in line 3'
+        " — the limit is the cluster's: write it once",
+    ),
+    (
+        "model_providers: [{model: openai/a, default: true, supports: {dialects: [chat], context: 1}}]\n",
+        '2:74: "dialects" has an unknown value'
+        " — write chat_completions or responses or messages or completions or embeddings",
+        '2:81: unknown key "context" — did you mean "context_tokens"?',
+    ),
+    (
+        "model_providers:\n"
+        "  - {model: openai/a, default: true}\n"
+        "  - {model: mesh/b, cluster: b}\n"
+        "  - {model: openai/c, passthrough_auth: true}\n"
+        "routing_preferences:\n"
+        "  - {name: x, description: x, models: [a, b, c]}\n"
+        "  - {name: y, description: y, models: [b, a]}\n",
+        '7:5: warning: "mesh/b" cannot be a fallback: only the mesh knows its hosts — write its base_url',
+        '7:5: warning: "openai/c" cannot be a fallback: the client\'s credential is gone by then'
+        " — give it an access_key, or rank it first",
+        '8:5: warning: nothing follows "mesh/b" when it fails: only the mesh knows its hosts'
+        " — write its base_url",
+    ),
 ]
 
 

@@ -13,6 +13,7 @@ from ext_proc.config.base_url import WELL_KNOWN
 from ext_proc.config.foreign import FOREIGN
 from ext_proc.config.load import check, load, load_text
 from ext_proc.config.section import Section
+from ext_proc.core.types import Retry
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "configuration.md").read_text()
@@ -63,6 +64,7 @@ def test_the_defaults_are_those_of_the_schema() -> None:
     example = load_text(EXAMPLE, "f", {}, lambda: b"").configuration
     assert (example.envoy, example.server, example.admin) == (defaults.envoy, defaults.server, defaults.admin)
     assert example.router.deadline_s == defaults.router.deadline_s
+    assert example.snapshot.retry == defaults.snapshot.retry == Retry()
     assert example.router.max_waiting == defaults.router.max_waiting
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ext_proc.core.affinity import FINGERPRINT_CHARS, bucket_of, session_key
-from ext_proc.core.types import Dialect, LlmCall, Message
+from ext_proc.core.types import Caller, Dialect, LlmCall, Message
 
 
 def a_call(*messages: Message, user: str | None = None) -> LlmCall:
@@ -11,7 +11,7 @@ def a_call(*messages: Message, user: str | None = None) -> LlmCall:
 
 
 def key(*messages: Message) -> bytes:
-    return session_key(a_call(*messages), None, "r")
+    return session_key(a_call(*messages), Caller("r"))
 
 
 def test_buckets_stay_what_they_are_over_versions() -> None:
@@ -26,12 +26,12 @@ def test_policy_salt_and_key_each_change_the_bucket() -> None:
 
 
 def test_an_id_of_half_a_character_is_an_id() -> None:
-    assert session_key(a_call(user="\ud800"), None, "r") == b"user:\xed\xa0\x80"
+    assert session_key(a_call(user="\ud800"), Caller("r")) == b"user:\xed\xa0\x80"
     assert bucket_of(b"k", "\ud800", b"s") in range(10_000)
 
 
 def test_an_empty_pin_is_none() -> None:
-    assert session_key(a_call(user="u"), "", "r") == b"user:u"
+    assert session_key(a_call(user="u"), Caller("r", "")) == b"user:u"
 
 
 def test_a_fingerprint_ends_with_the_first_question() -> None:

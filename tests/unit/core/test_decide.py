@@ -9,15 +9,18 @@ import pytest
 from ext_proc.core.affinity import bucket_of, session_key
 from ext_proc.core.decide import Question, decide, settle_or_ask
 from ext_proc.core.errors import Reason
+from ext_proc.core.failover import chain_of, chains_of
 from ext_proc.core.split import choose_arm
 from ext_proc.core.types import (
     Arm,
+    Caller,
     Decision,
     Dialect,
     InlinePolicy,
     LlmCall,
     Message,
     Policy,
+    Retry,
     Route,
     Shadow,
     Snapshot,
@@ -47,6 +50,7 @@ def a_snapshot(route: Route | None = None) -> Snapshot:
         default=SMALL,
         on_failure=LARGE,
         salt=b"salt",
+        chains=chains_of([route]),
     )
 
 
@@ -99,9 +103,12 @@ def test_inline_policies_without_a_known_target_leave_those_of_the_file() -> Non
     assert question.policies == (CODE,)
 
 
-def decided(verdict: Verdict, route: Route | None = None, key: bytes = b"k") -> Decision:
+def decided(
+    verdict: Verdict, route: Route | None = None, pin: str = "k", call: LlmCall | None = None
+) -> Decision:
     snapshot = a_snapshot(route)
-    return decide(snapshot, Question(snapshot.policies, snapshot.routes), verdict, key)
+    question = Question(call or a_call(), snapshot.policies, snapshot.routes)
+    return decide(snapshot, question, verdict, Caller("r", pin))
 
 
 @pytest.mark.parametrize("reason", [Reason.ROUTER_TIMEOUT, Reason.ROUTER_BUSY, Reason.ROUTER_GARBLED])
@@ -118,8 +125,9 @@ def test_a_policy_leads_to_its_target_bucket_and_shadow() -> None:
     shadow = Shadow(SMALL, 10_000)
     route = Route(CODE, arms(10_000), (shadow,), (SMALL,))
     decision = decided(Verdict("code"), route)
-    bucket = bucket_of(b"k", "code", b"salt")
-    assert decision == Decision(LARGE, Reason.POLICY, "code", "baseline", bucket, shadow, (SMALL,))
+    bucket = bucket_of(b"pin:k", "code", b"salt")
+    chain = chain_of((LARGE, SMALL), Retry())
+    assert decision == Decision(LARGE, Reason.POLICY, "code", "baseline", bucket, shadow, chain=chain)
 
 
 @pytest.mark.parametrize("weights", [(9_000, 1_000), (8_000, 1_000, 1_000)])
@@ -153,15 +161,19 @@ def test_buckets_of_many_sessions_are_even() -> None:
 
 def test_a_session_is_known_by_its_pin_then_its_ids_then_its_beginning() -> None:
     call = a_call(conversation_id="x", user_id="x")
-    assert session_key(call, "x", "r") == b"pin:x"
-    assert session_key(call, None, "r") == b"conversation:x"
-    assert session_key(replace(call, conversation_id=None), None, "r") == b"user:x"
-    assert session_key(a_call(messages=()), None, "r") == b"request:r"
+    assert session_key(call, Caller("r", "x")) == b"pin:x"
+    assert session_key(call, Caller("r", None)) == b"conversation:x"
+    assert session_key(replace(call, conversation_id=None), Caller("r", None)) == b"user:x"
+    assert session_key(a_call(messages=()), Caller("r", None)) == b"request:r"
 
 
 def test_a_conversation_without_an_id_is_the_same_session_in_its_next_turn() -> None:
     first = (Message("system", "s"), Message("user", "a"))
     later = (*first, Message("assistant", "b"), Message("user", "c"))
-    assert session_key(a_call(messages=first), None, "1") == session_key(a_call(messages=later), None, "2")
+    assert session_key(a_call(messages=first), Caller("1", None)) == session_key(
+        a_call(messages=later), Caller("2", None)
+    )
     other = (Message("system", "t"), Message("user", "a"))
-    assert session_key(a_call(messages=first), None, "1") != session_key(a_call(messages=other), None, "1")
+    assert session_key(a_call(messages=first), Caller("1", None)) != session_key(
+        a_call(messages=other), Caller("1", None)
+    )

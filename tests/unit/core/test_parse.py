@@ -79,7 +79,7 @@ def test_only_posts_are_calls(method: str) -> None:
 )
 def test_a_messages_text_is_its_text_parts(content: Any, text: str) -> None:
     call = parsed(CHAT, model="m", messages=[{"role": "user", "content": content}])
-    assert call == LlmCall(CHAT, "m", (Message("user", text),))
+    assert call.messages == (Message("user", text),)
 
 
 def test_a_chat_keeps_every_turn_in_order_tools_too() -> None:
