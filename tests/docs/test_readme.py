@@ -19,6 +19,7 @@ from tests.support.mesh import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = (ROOT / "README.md", ROOT / "envoy/README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 
 def blocks(language: str) -> list[str]:
@@ -112,7 +113,7 @@ async def test_run_keeps_the_stack_up_and_prints_a_request_that_works() -> None:
             await process.wait()
 
 
-def test_every_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
