@@ -11,6 +11,7 @@ import asyncio
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="only keep the stack up until Ctrl-C")
     keep: bool = parser.parse_args(argv).keep
     show = Show(make_console())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Or Envoy and the server would stay behind when a terminal is closed.
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         asyncio.run(_keep(show) if keep else _demo(show))
     except KeyboardInterrupt:

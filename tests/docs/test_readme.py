@@ -77,7 +77,10 @@ def test_the_demo_keeps_its_promises() -> None:
         assert promise in done.stdout
 
 
-async def test_run_keeps_the_stack_up_and_prints_a_request_that_works() -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=lambda end: end.name)
+async def test_run_keeps_the_stack_up_and_prints_a_request_that_works_until_it_is_ended(
+    end: signal.Signals,
+) -> None:
     process = await asyncio.create_subprocess_exec(
         *recipe("run"), cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -105,8 +108,10 @@ async def test_run_keeps_the_stack_up_and_prints_a_request_that_works() -> None:
             columns, decision = [(await process.stdout.readline()).decode() for _ in range(2)]
             assert columns.startswith("time")
             assert decision.endswith(" ms\n")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         assert await asyncio.wait_for(process.wait(), LIMIT_S) == 0
+        with pytest.raises(OSError, match="Connect"):
+            await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].partition("/")[0]))
     finally:
         if process.returncode is None:
             process.kill()
