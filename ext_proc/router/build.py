@@ -6,6 +6,7 @@ from ext_proc.core.errors import Reason, RouterError
 from ext_proc.core.ports import Router
 from ext_proc.core.settings import CausalLmSettings, RouterSettings
 from ext_proc.router.embedded import EmbeddedRouter
+from ext_proc.router.endpoint import EndpointRouter
 from ext_proc.router.engine_socket import EngineClient
 
 
@@ -20,6 +21,9 @@ def build_router(settings: RouterSettings) -> Router:
         if settings.causal_lm.engine is not None:
             return EngineClient(settings.causal_lm.engine)
         return build_causal_lm(settings.causal_lm, settings.max_waiting)
+    if settings.endpoint is not None:
+        fallback = EmbeddedRouter() if settings.endpoint.fallback == "embedded" else None
+        return EndpointRouter(settings.endpoint, settings.deadline_s, fallback)
     raise RouterError(Reason.ROUTER_ERROR, f"there is no router of type {settings.type!r}")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from demo.processes import command
 from ext_proc.config.load import load_text
@@ -84,6 +86,58 @@ async def test_a_language_model_in_an_engine_that_comes_late_and_dies(tmp_path: 
             await engine.wait()
         lost = await mesh.ask(CODING)
         assert (lost.status, lost.reason) == (200, "router_unreachable")
+
+
+async def test_a_language_model_behind_an_endpoint_that_fails(tmp_path: Path) -> None:
+    """A failing endpoint costs no request: the fallback router decides, or the default provider answers."""
+    async with an_endpoint() as endpoint:
+        router = f"type: openai, model: m, base_url: '{endpoint.url}', guided: json-schema"
+        async with a_mesh(tmp_path, f"{{{router}, fallback: embedded}}") as mesh:
+            await ask_everything(mesh)
+            asked = endpoint.asked
+            assert asked >= len((CODING, TRAVELLING)) + 16
+            endpoint.is_broken = True
+            mesh.forget()
+            await ask_everything(mesh)
+            assert endpoint.asked > asked
+        (tmp_path / "alone").mkdir()
+        async with a_mesh(tmp_path / "alone", f"{{{router}}}") as mesh:
+            lost = await mesh.ask(CODING)
+            assert (lost.status, lost.reason, lost.model) == (200, "router_error", "openai/gpt-4o-mini")
+
+
+class Endpoint:
+    """An OpenAI-compatible server whose model knows the conversations of this file."""
+
+    def __init__(self) -> None:
+        self.is_broken = False
+        self.asked = 0
+        self.url = ""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        if self.is_broken:
+            return web.Response(status=500)
+        prompt = (await request.json())["messages"][0]["content"]
+        conversation = prompt.partition("<conversation>")[2]
+        name = next((name for text, name in LESSONS if text in conversation), None) or "other"
+        message = {"role": "assistant", "content": json.dumps({"route": name})}
+        return web.json_response({"choices": [{"index": 0, "message": message}]})
+
+
+@asynccontextmanager
+async def an_endpoint() -> AsyncIterator[Endpoint]:
+    endpoint = Endpoint()
+    application = web.Application()
+    application.router.add_post("/v1/chat/completions", endpoint.answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    endpoint.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        yield endpoint
+    finally:
+        await runner.cleanup()
 
 
 async def engine_answers(socket: Path) -> None:
