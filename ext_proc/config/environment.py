@@ -21,6 +21,8 @@ _EXPANDED: tuple[tuple[str, ...], ...] = (
     ("llm_providers", "*", "base_url"),
     ("routing", "router", "base_url"),
     ("routing", "router", "model"),
+    ("routing", "shadow_router", "base_url"),
+    ("routing", "shadow_router", "model"),
     ("listeners", "*", "port"),
     ("server", "port"),
     ("admin", "port"),

@@ -52,7 +52,8 @@ def build_router_settings(
 
 
 def _report_strangers(draft: Draft, section: RouterSection, path: Path, report: Report) -> None:
-    for key in sorted(section.model_fields_set - {"type", "max_waiting"} - _KEYS[section.type]):
+    written = section.model_fields_set & RouterSection.model_fields.keys()
+    for key in sorted(written - {"type", "max_waiting"} - _KEYS[section.type]):
         types = " or ".join(name for name, keys in _KEYS.items() if key in keys)
         text = f'"{key}" is no key of the router "{section.type}"'
         report.add(draft.document.mark((*path, key), of_key=True), text, f"remove it, or choose {types}")

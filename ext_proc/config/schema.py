@@ -35,6 +35,7 @@ from ext_proc.config.values import (
     whole,
     wrong,
 )
+from ext_proc.core.types import WHOLE_PER_10K
 
 MAX_PROVIDERS = 1_000
 MAX_POLICIES = 500
@@ -197,8 +198,40 @@ class RouterSection(Section):
         return {"type": value} if isinstance(value, str) else value
 
 
+class ShadowRouter(RouterSection):
+    """A router that is asked as well, and whose answers change nothing."""
+
+    percent: Percent = WHOLE_PER_10K
+    deadline: Annotated[float, BeforeValidator(duration("1ms", "10m"))] = 10.0
+
+
+class Confidence(Section):
+    threshold: Threshold = 0.0
+    margin: Threshold = 0.0
+
+
+class Cache(Section):
+    size: Annotated[int, BeforeValidator(whole(0, 1_000_000))] = 4_096
+    ttl: Annotated[float, BeforeValidator(duration("1s", "24h"))] = 600.0
+
+
+class Memory(Section):
+    size: Annotated[int, BeforeValidator(whole(0, 10_000_000))] = 100_000
+    ttl: Annotated[float, BeforeValidator(duration("1s", "24h"))] = 3_600.0
+
+
+class Record(Section):
+    path: Text
+    redact: bool = True
+    max_size: Annotated[int, BeforeValidator(size("64KiB", "64GiB"))] = 64 << 20
+
+
 class Routing(Section):
     router: RouterSection = RouterSection()
+    shadow_router: ShadowRouter | None = None
+    confidence: Confidence = Confidence()
+    cache: Cache = Cache()
+    record: Record | None = None
     deadline: Annotated[float, BeforeValidator(duration("1ms", "1m"))] = 0.2
     on_failure: Name = "default"
     failover: Failover = Failover()
@@ -206,6 +239,7 @@ class Routing(Section):
 
 class Affinity(Section):
     salt: Text | None = Field(default=None, repr=False)
+    memory: Memory = Memory()
 
 
 class Judge(Section):

@@ -15,20 +15,23 @@ from ext_proc.config.draft import Draft
 from ext_proc.config.environment import read_secret
 from ext_proc.config.failover import retry_of
 from ext_proc.config.rollouts import build_rollouts, read_token
-from ext_proc.config.routers import build_router_settings
 from ext_proc.config.routes import build_routes
+from ext_proc.config.routing import (
+    build_confidence,
+    build_record,
+    build_router,
+    build_sessions,
+    build_shadow_router,
+    check_deadline,
+)
 from ext_proc.config.schema import REQUEST_TIMEOUT_S, ArchListener, ArchListeners, EnvoyListener
 from ext_proc.core.failover import chains_of
 from ext_proc.core.settings import Address, Configuration, EnvoySettings, RouterSettings, ServerSettings
 from ext_proc.core.types import Shadow, Snapshot, Target
 
-DEADLINE_MARGIN_S = 0.02
-"""What is left of Envoy's message timeout when the router is late, to answer with the default target."""
-
 MIN_SALT_CHARS = 16
 
 _SALT: Path = ("affinity", "salt")
-_ROUTER: Path = ("routing", "router")
 
 
 def build(
@@ -39,7 +42,9 @@ def build(
     routes = build_routes(draft, catalog, report)
     aliases = _aliases(draft, catalog, report)
     on_failure = _on_failure(draft, catalog, report)
-    router = _router(draft, environ, report)
+    check_deadline(draft, report)
+    router = build_router(draft, environ, report)
+    shadow_router = build_shadow_router(draft, environ, report)
     salt = _salt(draft, environ, report)
     envoy = _envoy(draft, catalog, report)
     comparison = build_comparison(draft, catalog, report)
@@ -65,6 +70,7 @@ def build(
         salt=random_salt() if salt is None else salt,
         chains=chains_of(routes.values()),
         retry=retry_of(draft.config.routing.failover),
+        confidence=build_confidence(draft),
     )
     snapshot = replace(snapshot, revision=_digest(snapshot, router, salt))
     return Configuration(
@@ -75,6 +81,9 @@ def build(
         envoy=envoy,
         upstreams=tuple(catalog.upstreams.values()),
         comparison=comparison,
+        sessions=build_sessions(draft),
+        shadow_router=shadow_router,
+        record=build_record(draft),
         rollouts=rollouts,
         admin_token=admin_token,
     )
@@ -98,27 +107,6 @@ def _on_failure(draft: Draft, catalog: Catalog, report: Report) -> Target | None
     if name == DEFAULT:
         return catalog.default
     return catalog.find(name, ("routing", "on_failure"), draft, report)
-
-
-def _router(draft: Draft, environ: Mapping[str, str], report: Report) -> RouterSettings:
-    routing, timeout = draft.config.routing, draft.config.envoy.message_timeout
-    deadline_path, timeout_path = ("routing", "deadline"), ("envoy", "message_timeout")
-    latest = timeout - DEADLINE_MARGIN_S
-    # Rounded, because 0.48 + 0.02 is more than 0.5 in binary.
-    is_late = round(routing.deadline - latest, 6) > 0
-    if is_late and not draft.is_lost(deadline_path) and not draft.is_lost(timeout_path):
-        report.add(
-            draft.document.mark(deadline_path if draft.was_written(deadline_path) else timeout_path),
-            f"the router's deadline of {_ms(routing.deadline)} does not fit in Envoy's message timeout"
-            f" of {_ms(timeout)}",
-            (f"write a deadline of at most {_ms(latest)}, or " if latest >= 0.001 else "write ")
-            + f"an envoy.message_timeout of at least {_ms(routing.deadline + DEADLINE_MARGIN_S)}",
-        )
-    return build_router_settings(draft, routing.router, _ROUTER, routing.deadline, environ, report)
-
-
-def _ms(seconds: float) -> str:
-    return f"{round(seconds * 1000, 3):g}ms"
 
 
 def _salt(draft: Draft, environ: Mapping[str, str], report: Report) -> bytes | None:
@@ -219,6 +207,7 @@ def _digest(snapshot: Snapshot, router: RouterSettings, salt: bytes | None) -> s
         snapshot.default.name,
         snapshot.on_failure.name,
         _router_described(router),
+        astuple(snapshot.confidence),
         hashlib.sha256(salt).hexdigest() if salt is not None else None,
     ]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:12]

@@ -94,12 +94,20 @@ class EndpointSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """How many things are remembered, and how long. `size` 0: none."""
+
+    size: int
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class RouterSettings:
     """Which router, and its limits.
 
-    `threshold` overrides the weights' own "none of them" point. `max_waiting` bounds the requests
+    `threshold` overrides the weights' own "none of them" point. `max_waiting` bounds the questions
     that wait for the router; one more gets the default target at once. `causal_lm` is there for the type
-    `transformers`, `endpoint` for `openai`.
+    `transformers`, `endpoint` for `openai`. `cache` holds its verdicts.
     """
 
     type: str
@@ -108,6 +116,24 @@ class RouterSettings:
     max_waiting: int
     causal_lm: CausalLmSettings | None = None
     endpoint: EndpointSettings | None = None
+    cache: MemorySettings = MemorySettings(size=0, ttl_s=0)
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRouterSettings:
+    """A second router, asked about a share of the conversations and never obeyed."""
+
+    router: RouterSettings
+    percent_per_10k: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSettings:
+    """Where decisions are recorded. `max_bytes` bounds what is kept on disk, the newest of it."""
+
+    path: str
+    redact: bool
+    max_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,5 +213,8 @@ class Configuration:
     envoy: EnvoySettings
     upstreams: tuple[Upstream, ...]
     comparison: ComparisonSettings = ComparisonSettings()
+    sessions: MemorySettings = MemorySettings(size=0, ttl_s=0)
+    shadow_router: ShadowRouterSettings | None = None
+    record: RecordSettings | None = None
     rollouts: RolloutSettings = RolloutSettings()  # noqa: RUF009 - frozen
     admin_token: Secret | None = None

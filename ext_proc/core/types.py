@@ -250,6 +250,18 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Confidence:
+    """How sure a router must be for its policy to count.
+
+    `threshold` is the least probability of the policy, `margin` the least by which it leads the next
+    answer, "none of them" included. Units: probabilities.
+    """
+
+    threshold: float = 0.0
+    margin: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything a decision depends on besides the request: one configuration, checked and resolved.
 
@@ -270,6 +282,7 @@ class Snapshot:
     salt: bytes = field(repr=False)
     chains: Mapping[str, Chain] = field(default_factory=dict)
     retry: Retry = Retry()
+    confidence: Confidence = Confidence()
 
 
 @dataclass(frozen=True, slots=True)

@@ -342,6 +342,8 @@ CHANGES = [
     ("target: llama", "target: gpt-4o"),
     ("deadline: 100ms", "deadline: 101ms"),
     ("on_failure: default", "on_failure: llama"),
+    ("on_failure: default", "on_failure: default, confidence: {margin: 0.1}"),
+    ("on_failure: default", "on_failure: default, cache: {size: 0}"),
 ]
 REVISED = (
     PROVIDERS

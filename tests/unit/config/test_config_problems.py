@@ -247,6 +247,19 @@ APPENDED = [
         "routing: {deadline: 200}",
         '5:21: "deadline" is not a duration — write a number and its unit (ms, s, m or h), e.g. 1ms',
     ),
+    (
+        "routing: {confidence: {threshold: 1.5, margin: x}, cache: {size: -1, ttl: 0s}}",
+        '5:35: "threshold" must be from 0 to 1 — write a probability, e.g. 0.3',
+        '5:48: "margin" must be a number, not text — write e.g. 10 or 2.5',
+        '5:66: "size" must be from 0 to 1000000 — write a number in that range',
+        '5:75: "ttl" must be from 1s to 24h — write e.g. 1s',
+    ),
+    (
+        "routing: {shadow_router: {type: embeded, percent: 200}, record: {redact: true}}",
+        '5:33: "type" has an unknown value — did you mean "embedded"?',
+        '5:51: "percent" must be from 0 to 100 — write percent, e.g. 20 or 0.5',
+        '5:65: this mapping has no "path" — write e.g. "path: samples.jsonl"',
+    ),
     ("routing: {on_failure: lama}", '5:23: there is no provider "lama" — did you mean "llama"?'),
     (
         "routing: {deadline: 481ms}",
