@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="only keep the stack up until Ctrl-C")
     keep: bool = parser.parse_args(argv).keep
     show = Show(make_console())
+    # Whoever was started in the background has SIGINT ignored, and the others would be with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         # Or Envoy and the server would stay behind when a terminal is closed.
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
