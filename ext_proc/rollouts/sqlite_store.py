@@ -25,6 +25,9 @@ BUSY_S = 1.0
 CALL_S = 3.0
 """How long a caller waits for any call, a disk that hangs included."""
 
+MAX_LEASE_S = 300.0
+"""No lease is longer: the bound of `rollouts.lease` in the file."""
+
 MAX_EVENTS = 10_000
 MAX_MESSAGES = 1_000
 SCHEMA_VERSION = 1
@@ -234,7 +237,7 @@ def _acquire(
         now = clock()
         last, token, expires = connection.execute("SELECT holder, token, expires FROM lease").fetchone()
         # A lease that ends later than any could was given by a clock that has since been set back.
-        is_free = last == holder or not now < expires <= now + 10 * ttl_s
+        is_free = last == holder or not now < expires <= now + MAX_LEASE_S
         if not is_free:
             return None
         given: int = token + (last != holder)
