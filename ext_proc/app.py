@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 from ext_proc.admin.app import AdminServer
@@ -12,7 +13,11 @@ from ext_proc.config.load import Loaded
 from ext_proc.config.store import Store
 from ext_proc.core.errors import Reason, RouterError
 from ext_proc.core.settings import CausalLmSettings, Configuration
+from ext_proc.core.split import apply_weights
 from ext_proc.core.types import Policy
+from ext_proc.rollouts import build as rollouts
+from ext_proc.rollouts.controller import Controller, Weights
+from ext_proc.rollouts.outside import Outside
 from ext_proc.router.ask import RouterAsker
 from ext_proc.router.build import build_causal_lm, build_router
 from ext_proc.router.engine_socket import EngineServer
@@ -20,6 +25,7 @@ from ext_proc.server.grpc_server import GrpcServer
 from ext_proc.server.routing import Live
 from ext_proc.server.servicer import Servicer
 from ext_proc.telemetry import Telemetry, log
+from ext_proc.telemetry.rollouts import RolloutTelemetry
 
 
 async def build_live(configuration: Configuration) -> tuple[Live, RouterAsker]:
@@ -60,6 +66,27 @@ async def serve_engine(configuration: Configuration, settings: CausalLmSettings,
     log.event(logging.INFO, "stopped")
 
 
+def build_controller(
+    configuration: Configuration, store: Store[Live], telemetry: Telemetry
+) -> Controller | None:
+    """What drives the file's rollouts, putting its weights in force in `store`. None: there are none."""
+    settings = configuration.rollouts
+    if not rollouts.has_something(settings):
+        return None
+    told = RolloutTelemetry(telemetry.registry)
+
+    def apply(weights: Weights) -> None:
+        live = store.current()
+        store.swap(replace(live, snapshot=apply_weights(live.snapshot, weights)))
+
+    return Controller(settings, rollouts.open_store(settings), Outside(told), told, apply, rollouts.holder())
+
+
+async def standings(configuration: Configuration) -> tuple[str, ...]:
+    """Where the rollouts of a file stand, for people."""
+    return await rollouts.standings(configuration.rollouts)
+
+
 async def serve(loaded: Loaded) -> None:
     """Serve until SIGTERM or SIGINT, then drain: the order is that of a load balancer's trust.
 
@@ -71,14 +98,24 @@ async def serve(loaded: Loaded) -> None:
     telemetry = Telemetry()
     live, asker = await build_live(configuration)
     store = Store(live)
+    controller = build_controller(configuration, store, telemetry)
     servicer = Servicer(store.current, telemetry)
     grpc_server = GrpcServer(servicer, configuration.server, configuration.envoy.body_limit_bytes)
     stopping = asyncio.Event()
-    admin = AdminServer(configuration.admin, telemetry, is_ready=lambda: not stopping.is_set())
+    admin = AdminServer(
+        configuration.admin,
+        telemetry,
+        is_ready=lambda: not stopping.is_set(),
+        rollouts=controller,
+        token=configuration.admin_token,
+    )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     telemetry.configured(configuration.snapshot.revision)
+    if controller is not None:
+        # Before the first request: it is to meet the weights that the last one met.
+        await controller.start()
     grpc_port = await grpc_server.start()
     admin_port = await admin.start()
     log.event(
@@ -94,5 +131,7 @@ async def serve(loaded: Loaded) -> None:
     finally:
         await grpc_server.stop()
         await admin.stop()
+        if controller is not None:
+            await controller.stop()
         await asker.close()
     log.event(logging.INFO, "stopped")

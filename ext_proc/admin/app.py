@@ -1,4 +1,4 @@
-"""Health for the orchestrator, metrics for Prometheus. Reads; changes nothing."""
+"""Health for the orchestrator, metrics for Prometheus, rollouts for people."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from ext_proc.admin.rollouts import RolloutRoutes
+from ext_proc.core.ports import RolloutControl
 from ext_proc.core.settings import Address
+from ext_proc.core.types import Secret
 from ext_proc.telemetry import Telemetry
 
 
 class AdminServer:
-    """`/healthz` says that the process lives, `/readyz` that it takes requests, `/metrics` the rest."""
+    """`/healthz` says that the process lives, `/readyz` that it takes requests, `/metrics` the numbers."""
 
-    def __init__(self, address: Address, telemetry: Telemetry, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        address: Address,
+        telemetry: Telemetry,
+        is_ready: Callable[[], bool],
+        rollouts: RolloutControl | None = None,
+        token: Secret | None = None,
+    ) -> None:
         self._address = address
         self._telemetry = telemetry
         self._is_ready = is_ready
@@ -23,6 +33,7 @@ class AdminServer:
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
+                *RolloutRoutes(rollouts, address, token).routes(),
             ]
         )
         self._runner = web.AppRunner(application, access_log=None)

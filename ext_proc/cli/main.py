@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from ext_proc import __version__, app
-from ext_proc.cli import evaluate, explain, health
+from ext_proc.cli import evaluate, explain, health, rollout
 from ext_proc.config import load
 from ext_proc.core.errors import ConfigError, RouterError
 from ext_proc.core.settings import Address
@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
     summary = "measure a router on labelled conversations"
     evaluate.add_arguments(commands.add_parser("eval", help=summary, description=f"{summary.capitalize()}."))
+    rollout.add_parser(commands)
     return parser
 
 
@@ -161,6 +162,8 @@ def _check(arguments: argparse.Namespace) -> int:
     if any(not problem.is_warning for problem in problems):
         return EXIT_BAD_CONFIG
     print(f"{arguments.file}: ok")
+    for line in asyncio.run(app.standings(_load(arguments).configuration)):
+        print(line)
     return EXIT_OK
 
 

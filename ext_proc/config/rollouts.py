@@ -131,7 +131,7 @@ class _Builder:
         }
         listeners = self._endpoints("event", written.hooks.event)
         arm = next((arm for arm in route.arms if arm.name == CANARY), None) if route is not None else None
-        if arm is None:
+        if route is None or arm is None:
             return None
         plan = RolloutPlan(
             policy=policy,
@@ -154,7 +154,13 @@ class _Builder:
         is_whole = self._is_whole()
         for problem in plan.problems() if is_whole and not self._has_problems else ():
             self._problem(("metrics",) if "metric" in problem else ("steps",), problem, "")
-        return PolicyRollout(plan, {hook: urls for hook, urls in hooks.items() if urls}, listeners, checks)
+        return PolicyRollout(
+            plan,
+            baseline=route.arms[0].target.name,
+            hooks={hook: urls for hook, urls in hooks.items() if urls},
+            listeners=listeners,
+            checks=checks,
+        )
 
     def _steps(self, written: Rollout) -> tuple[Step, ...]:
         steps: list[Step] = []
@@ -167,8 +173,8 @@ class _Builder:
             weight = weight if step.weight is None else step.weight
             if not parts and not any(self._draft.is_lost((*self._path, *path, key)) for key in _STEP_KEYS):
                 self._problem(path, "a step that does nothing", "write e.g. {weight: 10} or {pause: 10m}")
-            if weight == WHOLE_PER_10K and step.analysis:
-                text = "at 100 percent nothing is left to compare the canary with"
+            if weight == WHOLE_PER_10K and step.analysis and not written.checks:
+                text = "at 100 percent nothing is left to compare the canary with, and there are no checks"
                 self._problem(path, text, "analyse below 100, e.g. steps: [5, 25, 50, 100]")
             steps += parts
         is_whole = self._is_whole()

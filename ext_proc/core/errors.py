@@ -83,6 +83,10 @@ class StoreError(Exception):
         self.failure = failure
 
 
+class CommandRefused(Exception):
+    """A command to a rollout that can do nothing now. The text says why, for whoever gave it."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
     """One thing wrong in a configuration file. `line` and `column` count from 1."""

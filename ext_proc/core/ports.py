@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from typing import Any, Protocol
 
 from ext_proc.core.observation import Comparison, Observation
+from ext_proc.core.rollout_types import Command
 from ext_proc.core.types import Message, Policy, Scores, Verdict
 
 
@@ -102,3 +104,30 @@ class RolloutStore(Protocol):
 
     async def close(self) -> None:
         """Free what the store holds. No call follows."""
+
+
+class CommandResult(StrEnum):
+    """What became of a command: done, told to the replica that leads, or waiting for the store."""
+
+    DONE = "done"
+    SENT = "sent"
+    WAITING = "waiting"
+
+
+class RolloutControl(Protocol):
+    """What the admin API needs of whoever drives the rollouts. Reports are JSON's types."""
+
+    def policies(self) -> tuple[str, ...]:
+        """The policies that have a rollout, in the file's order."""
+
+    def replica(self) -> Mapping[str, Any]:
+        """Who answers, whether it leads, and what is wrong with the store, if anything."""
+
+    def report(self, policy: str) -> Mapping[str, Any]:
+        """Everything about one of `policies()`."""
+
+    async def history(self, policy: str, limit: int) -> tuple[str, ...]:
+        """The last events as JSON texts, the oldest first. Errors: StoreError."""
+
+    async def command(self, policy: str, command: Command) -> CommandResult:
+        """Do what a person says. Errors: CommandRefused."""

@@ -46,9 +46,10 @@ Check = PrometheusCheck | WebhookCheck
 
 @dataclass(frozen=True, slots=True)
 class PolicyRollout:
-    """One policy's rollout. `hooks` has the asked ones, `listeners` gets every event."""
+    """One policy's rollout, from the model it has. `hooks` are asked, `listeners` get every event."""
 
     plan: RolloutPlan
+    baseline: str = ""
     hooks: Mapping[Hook, tuple[Endpoint, ...]] = field(default_factory=dict)
     listeners: tuple[Endpoint, ...] = ()
     checks: tuple[Check, ...] = ()

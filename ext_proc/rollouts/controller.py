@@ -17,12 +17,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from typing import Any
 
-from ext_proc.core.errors import StoreError, StoreFailure
+from ext_proc.core.errors import CommandRefused, StoreError, StoreFailure
 from ext_proc.core.observation import Comparison, Observation
-from ext_proc.core.ports import RolloutStore, Stored
+from ext_proc.core.ports import CommandResult, RolloutStore, Stored
 from ext_proc.core.rollout import refusal, step
 from ext_proc.core.rollout_json import StateError
 from ext_proc.core.rollout_settings import RolloutSettings
@@ -31,6 +30,7 @@ from ext_proc.rollouts import messages
 from ext_proc.rollouts.messages import Message
 from ext_proc.rollouts.outside import Outside
 from ext_proc.rollouts.questions import Questions
+from ext_proc.rollouts.report import report_of
 from ext_proc.rollouts.tracked import FORGOTTEN, Hold, Tracked, write_document, write_event
 from ext_proc.telemetry.rollouts import RolloutTelemetry
 from ext_proc.telemetry.tasks import spawn
@@ -53,29 +53,11 @@ Weights = Mapping[str, Mapping[str, int]]
 """By policy and arm, in hundredths of a percent."""
 
 
-class Result(StrEnum):
-    """What became of a command."""
-
-    DONE = "done"
-    SENT = "sent"
-    WAITING = "waiting"
-
-
-class Refused(Exception):
-    """A command that can do nothing, with the reason; or a policy that has no rollout."""
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How this replica stands to the store."""
-
-    holder: str
-    leads: bool
-    store_failure: StoreFailure | None
-
-
 class Controller:
-    """One per process. `apply` puts weights in force; `clock` gives seconds since the epoch."""
+    """One per process; implements `core.ports.RolloutControl`.
+
+    `apply` puts weights in force; `holder` is this process's name; `clock` gives seconds since the epoch.
+    """
 
     def __init__(
         self,
@@ -101,7 +83,7 @@ class Controller:
         self._revision: int | None = None
         self._applied: Weights | None = None
         self._told_at: dict[str, float] = {}
-        self._failure: StoreFailure | None = None
+        self.failure: StoreFailure | None = None
         self._wake = asyncio.Event()
         self._turned = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -150,10 +132,6 @@ class Controller:
         # Read everything again: the store may know of a rollout that is new here.
         self._revision = None
 
-    @property
-    def standing(self) -> Standing:
-        return Standing(self._holder, self._token is not None, self._failure)
-
     def weights(self) -> Weights:
         """What is to be in force in this process."""
         return {policy: {one.plan.canary: one.weight_per_10k} for policy, one in self.rollouts.items()}
@@ -174,17 +152,32 @@ class Controller:
         if one is not None:
             one.compared(comparison)
 
-    # ---- what people want
+    # ---- what people want to know, and want
 
-    async def command(self, policy: str, command: Command) -> Result:
-        """Do what a person says, here or on the replica that leads. Errors: Refused."""
+    def policies(self) -> tuple[str, ...]:
+        return tuple(self.rollouts)
+
+    def replica(self) -> Mapping[str, Any]:
+        store = "ok" if self.failure is None else self.failure.value
+        return {"name": self._holder, "leads": self.leads, "store": store}
+
+    def report(self, policy: str) -> Mapping[str, Any]:
+        return report_of(self.rollouts[policy])
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica looks and writes."""
+        return self._token is not None
+
+    async def command(self, policy: str, command: Command) -> CommandResult:
+        """Do what a person says, here or on the replica that leads. Errors: CommandRefused."""
         one = self.rollouts.get(policy)
         if one is None:
-            raise Refused(f'no rollout of a policy "{policy}" is declared')
+            raise CommandRefused(f'no rollout of a policy "{policy}" is declared')
         if one.unreadable:
-            raise Refused(f"its stored state cannot be read: {one.unreadable}")
+            raise CommandRefused(f"its stored state cannot be read: {one.unreadable}")
         if (why := refusal(one.state, command)) is not None:
-            raise Refused(why)
+            raise CommandRefused(why)
         before = one.state.changed_at, one.state.text
         one.pending.commands.append(command)
         self._wake.set()
@@ -195,8 +188,8 @@ class Controller:
                 ):
                     await self._turned.wait()
         except TimeoutError:
-            return Result.WAITING if _waits(one, command) else Result.SENT
-        return Result.DONE
+            return CommandResult.WAITING if _waits(one, command) else CommandResult.SENT
+        return CommandResult.DONE
 
     async def history(self, policy: str, limit: int) -> tuple[str, ...]:
         """The last events, the oldest first. Errors: StoreError."""
@@ -224,7 +217,7 @@ class Controller:
             else:
                 await self._report()
         except StoreError as error:
-            self._failure = error.failure
+            self.failure = error.failure
             self._telemetry.store_failed(error.failure, str(error))
             if error.failure in (StoreFailure.CONFLICT, StoreFailure.FENCED):
                 self._revision = None
@@ -233,9 +226,9 @@ class Controller:
         except Exception as error:  # noqa: BLE001 - a bug must not leave the rollouts without a driver
             self._telemetry.bug(error, "turn")
         else:
-            if self._failure is not None:
+            if self.failure is not None:
                 self._recovered()
-            self._failure = None
+            self.failure = None
             self._telemetry.store_works()
         self._put_in_force()
         self._show()

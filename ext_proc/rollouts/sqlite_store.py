@@ -65,8 +65,9 @@ class SqliteStore:
     gives seconds since the epoch: leases are between processes that share it.
     """
 
-    def __init__(self, path: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: str, clock: Callable[[], float] = time.time, *, read_only: bool = False) -> None:
         self._path = path
+        self._read_only = read_only
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
@@ -129,13 +130,17 @@ class SqliteStore:
             # The file was removed or replaced: what is written to the old one, nobody would ever read.
             self._disconnect()
         if self._connection is None:
-            if self._path != MEMORY:
+            where = self._path
+            if self._read_only:
+                where = f"{Path(self._path).absolute().as_uri()}?mode=ro"
+            elif self._path != MEMORY:
                 Path(self._path).parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(
-                self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+                where, timeout=BUSY_S, isolation_level=None, check_same_thread=False, uri=self._read_only
             )
             try:
-                _prepare(connection)
+                if not self._read_only:
+                    _prepare(connection)
             except BaseException:
                 connection.close()
                 raise

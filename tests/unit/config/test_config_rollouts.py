@@ -82,7 +82,8 @@ def test_a_canary_alone_takes_every_default() -> None:
                         *(SetWeight(5_000), Analysis(), SetWeight(10_000)),
                     ),
                     hard_limits=(HardLimit(LimitKind.ERROR_RATE, 20, 0.5),),
-                )
+                ),
+                baseline="openai/a",
             )
         }
     )
@@ -162,6 +163,7 @@ hooks:
             false_rollback_rate=0.01,
             auto_start=False,
         ),
+        baseline="openai/a",
         hooks={
             Hook.CONFIRM_ROLLOUT: (
                 Endpoint(Secret("http://h/1"), None, 5.0),
@@ -200,7 +202,7 @@ IN_A_ROLLOUT = [
     ("canary: b\nsteps: [analysis, 5]", "11:14: the first step sets a weight"),
     (
         "canary: b\nsteps: [5, {weight: 100, analysis: true}]",
-        "11:18: at 100 percent nothing is left to compare the canary with"
+        "11:18: at 100 percent nothing is left to compare the canary with, and there are no checks"
         " — analyse below 100, e.g. steps: [5, 25, 50, 100]",
     ),
     ("canary: b\nsteps: [5, 101]", '11:18: "steps" must be from 0 to 100 — write percent, e.g. 20 or 0.5'),

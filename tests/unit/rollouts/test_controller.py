@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from ext_proc.core.errors import StoreFailure
+from ext_proc.core.errors import CommandRefused, StoreFailure
+from ext_proc.core.ports import CommandResult
 from ext_proc.core.rollout_plan import Pause, RolloutPlan, SetWeight
 from ext_proc.core.rollout_settings import PolicyRollout
 from ext_proc.core.rollout_types import Command, Phase, Verb
-from ext_proc.rollouts.controller import Refused, Result
 from ext_proc.rollouts.sqlite_store import SqliteStore
 from tests.support.rollouts import POLICY, Replica, a_plan, a_replica, an_answer, settings_of
 
@@ -136,14 +136,14 @@ async def test_without_the_store_a_weight_stays_and_does_not_rise(file: Path, re
         one.answers(10)
         await one.turns(5)
         assert one.weight == 500
-        assert one.controller.standing.store_failure is StoreFailure.UNREACHABLE
+        assert one.controller.failure is StoreFailure.UNREACHABLE
         assert one.registry.get_sample_value(
             "arch_ext_proc_rollout_store_errors_total", {"failure": "unreachable"}
         )
         assert one.registry.get_sample_value("arch_ext_proc_rollout_store_up") == 0
     await one.turns(2)
     assert one.weight == 2_500
-    assert one.controller.standing.store_failure is None
+    assert one.controller.failure is None
     # What was counted meanwhile was not lost.
     assert one.controller.rollouts[POLICY].exposed >= 10
 
@@ -202,7 +202,7 @@ async def test_a_state_that_cannot_be_read_is_left_alone(file: Path, replica: St
     one = replica()
     await one.turns(3)
     assert one.weights == [0]
-    with pytest.raises(Refused, match="schema 99"):
+    with pytest.raises(CommandRefused, match="schema 99"):
         await one.controller.command(POLICY, Command(Verb.START))
     assert (await store.load())[POLICY].version == 1
     await store.close()
@@ -213,7 +213,7 @@ class TestReplicas:
         one, two = replica(name="a"), replica(name="b")
         await one.walk(500)
         await two.turns()
-        assert (one.controller.standing.leads, two.controller.standing.leads) == (True, False)
+        assert (one.controller.leads, two.controller.leads) == (True, False)
         assert two.weight == 500
         await one.walk(2_500)
         await two.turns()
@@ -251,17 +251,17 @@ class TestReplicas:
         await two.turns()
         await one.controller.stop()
         await two.walk(2_500)
-        assert two.controller.standing.leads
+        assert two.controller.leads
 
     async def test_the_second_takes_over_from_one_that_dies(self, file: Path, replica: Start) -> None:
         one, two = a_replica(file, name="a", lease_s=0.001), replica(name="b")
         await one.walk(500)
         await two.walk(2_500)
-        assert two.controller.standing.leads
+        assert two.controller.leads
         # The first comes back from wherever it hung, and finds that it leads no more.
         one.answers(10)
         await one.turns(3)
-        assert not one.controller.standing.leads
+        assert not one.controller.leads
         assert one.weight == two.weight
         await one.controller.stop()
 
@@ -276,7 +276,7 @@ class TestReplicas:
         await one.controller.start()
         await two.controller.start()
         two.now = one.now
-        assert await two.controller.command(POLICY, Command(Verb.ABORT, by="me")) is Result.DONE
+        assert await two.controller.command(POLICY, Command(Verb.ABORT, by="me")) is CommandResult.DONE
         assert two.state.phase is one.state.phase is Phase.ABORTED
 
 
@@ -285,19 +285,19 @@ class TestCommands:
         one = replica(a_plan(interval_s=3600.0))
         await one.controller.start()
         assert one.weight == 500
-        assert await one.controller.command(POLICY, Command(Verb.PAUSE, by="me")) is Result.DONE
+        assert await one.controller.command(POLICY, Command(Verb.PAUSE, by="me")) is CommandResult.DONE
         assert one.state.phase is Phase.PAUSED
-        assert await one.controller.command(POLICY, Command(Verb.RESUME)) is Result.DONE
-        assert await one.controller.command(POLICY, Command(Verb.PROMOTE, full=True)) is Result.DONE
+        assert await one.controller.command(POLICY, Command(Verb.RESUME)) is CommandResult.DONE
+        assert await one.controller.command(POLICY, Command(Verb.PROMOTE, full=True)) is CommandResult.DONE
         assert (one.state.phase, one.weight) == (Phase.PROMOTED, 10_000)
         assert (await one.causes())[2:] == ["command", "command", "command"]
 
     async def test_what_makes_no_sense_is_refused(self, replica: Start) -> None:
         one = replica()
         await one.controller.start()
-        with pytest.raises(Refused, match="has been started"):
+        with pytest.raises(CommandRefused, match="has been started"):
             await one.controller.command(POLICY, Command(Verb.START))
-        with pytest.raises(Refused, match='no rollout of a policy "legal"'):
+        with pytest.raises(CommandRefused, match='no rollout of a policy "legal"'):
             await one.controller.command("legal", Command(Verb.START))
 
 
