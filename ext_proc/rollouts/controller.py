@@ -287,8 +287,8 @@ class Controller:
         for one in list(self.rollouts.values()):
             is_due = one.pending.is_urgent or now - one.looked_at >= one.plan.interval_s
             if not one.unreadable and (is_due or one.version == 0):
-                await self._look(one, token)
                 one.looked_at = now
+                await self._look_safely(one, token)
 
     def _take(self, message: Message) -> None:
         one = self.rollouts.get(message.policy)
@@ -301,14 +301,23 @@ class Controller:
             one.stop(message.breach)
             self._put_in_force()
 
+    async def _look_safely(self, one: Tracked, token: int) -> None:
+        """A bug in one rollout's look must not hold up the others. Errors: StoreError."""
+        try:
+            await self._look(one, token)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - see above
+            self._telemetry.bug(error, one.plan.policy)
+
     async def _look(self, one: Tracked, token: int) -> None:
         taken, before = one.gather(), one.state
         after, events = step(before, one.plan, taken.inputs, self._clock())
         self._lower(one, after.weight_per_10k)
         exposed = one.exposed_by(after, taken)
         version = one.version
+        lines = tuple(write_event(event, exposed) for event in events)
         if after.revision != before.revision or taken.exposed or not version:
-            lines = tuple(write_event(event, exposed) for event in events)
             document = write_document(after, exposed)
             version = await self._store.save(one.plan.policy, document, lines, expected=version, token=token)
         one.became(after, version, taken)

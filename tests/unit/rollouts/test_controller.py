@@ -51,6 +51,15 @@ async def test_a_healthy_canary_walks_its_steps_and_is_promoted(replica: Start) 
     ]
 
 
+async def test_without_traffic_nothing_happens(replica: Start) -> None:
+    one = replica()
+    await one.turns(20)
+    assert (one.state.phase, one.weight) == (Phase.PROGRESSING, 500)
+    assert await one.causes() == ["started", "step"]
+    labels = {"failure": "other"}
+    assert one.registry.get_sample_value("arch_ext_proc_rollout_store_errors_total", labels) is None
+
+
 async def test_the_exposed_requests_are_counted_over_all_steps(replica: Start) -> None:
     one = replica()
     await one.walk(2_500)
