@@ -19,7 +19,7 @@ from ext_proc.core.rollout_settings import PolicyRollout
 from ext_proc.core.settings import Address
 from ext_proc.core.types import Secret
 from ext_proc.telemetry import Telemetry
-from tests.support.rollouts import Replica, a_plan, a_replica, settings_of
+from tests.support.replicas import Replica, a_plan, a_replica, settings_of
 
 TOKEN = "the-admin-token-of-this-test"
 POLICY = "code/generation: 100 %"

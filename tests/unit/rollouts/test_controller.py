@@ -17,7 +17,7 @@ from ext_proc.core.rollout_plan import Pause, RolloutPlan, SetWeight
 from ext_proc.core.rollout_settings import PolicyRollout
 from ext_proc.core.rollout_types import Command, Phase, Verb
 from ext_proc.rollouts.sqlite_store import SqliteStore
-from tests.support.rollouts import POLICY, Replica, a_plan, a_replica, an_answer, settings_of
+from tests.support.replicas import POLICY, Replica, a_plan, a_replica, an_answer, settings_of
 
 Start = Callable[..., Replica]
 
