@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit e2e lint render format bench clean
+.PHONY: help demo run test unit e2e lint render format bench bench-router clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -62,6 +62,9 @@ format: $(VENV)/.test ## Lay the code out
 
 bench: $(VENV)/.demo ## What this server adds to Envoy alone
 	@$(BIN)/python -m bench.run
+
+bench-router: $(VENV)/.test ## A decision by a model of Arch-Router's shape: published way against this engine
+	@$(BIN)/python -m bench.router
 
 clean: ## Remove the environment and what tools left
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -27,7 +27,10 @@ def load(name: str, device: str, dtype: str) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=is_folder)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=_dtype(dtype, place), attn_implementation="sdpa", local_files_only=is_folder
+            name,
+            dtype=_DTYPES.get(dtype) or default_dtype(place),
+            attn_implementation="sdpa",
+            local_files_only=is_folder,
         )
         model.to(place)
     except Exception as error:
@@ -39,12 +42,11 @@ def load(name: str, device: str, dtype: str) -> tuple[Any, Any]:
     return tokenizer, model
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name != "auto":
-        return _DTYPES[name]
-    if device.type == "cuda":
+def default_dtype(device: torch.device) -> torch.dtype:
+    """What the device computes fastest."""
+    if device.type == "cuda" or (device.type == "cpu" and _cpu_computes_bfloat16()):
         return torch.bfloat16
-    return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
+    return torch.float32
 
 
 def _cpu_computes_bfloat16() -> bool:
