@@ -27,6 +27,7 @@ class Load:
     """What the clients got so far: answers by reason and by kind of request, and all that failed."""
 
     mesh: Mesh
+    by_policy_every: int = BY_POLICY_EVERY
     reasons: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Load:
         is_large = number % LARGE_EVERY == 1
         body = chat(
             CODING,
-            model="whatever" if number % BY_POLICY_EVERY == 0 else "vllm/coder",
+            model="whatever" if number % self.by_policy_every == 0 else "vllm/coder",
             stream=is_streamed,
             padding=LARGE if is_large else "",
         )
@@ -92,11 +93,13 @@ def _fault(reply: Reply, *, is_streamed: bool) -> str | None:
 
 
 @asynccontextmanager
-async def under_load(mesh: Mesh, connections: int = CONNECTIONS) -> AsyncIterator[Load]:
+async def under_load(
+    mesh: Mesh, connections: int = CONNECTIONS, by_policy_every: int = BY_POLICY_EVERY
+) -> AsyncIterator[Load]:
     """Keep so many requests in flight; let the last ones finish at the end."""
     for provider in mesh.providers.values():
         provider.behave.delay_s = MODEL_DELAY_S
-    load = Load(mesh)
+    load = Load(mesh, by_policy_every)
     async with asyncio.TaskGroup() as clients:
         for number in range(connections):
             clients.create_task(load.run_client(number))
