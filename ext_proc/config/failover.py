@@ -7,7 +7,7 @@ from typing import Any
 
 from ext_proc.config.document import Path, Report, shown
 from ext_proc.config.draft import Draft
-from ext_proc.config.schema import Failover
+from ext_proc.config.schema import Failover, Preference
 from ext_proc.config.values import SERVER_ERRORS
 from ext_proc.core.types import Arm, Retry, Target
 
@@ -49,3 +49,22 @@ def check_chain(
         elif target.passthrough_auth:
             text = f'"{shown(target.name)}" cannot be a fallback: the client\'s credential is gone by then'
             report.add(mark, text, "give it an access_key, or rank it first", is_warning=True)
+
+
+def check_split(
+    draft: Draft, preference: Preference, arms: tuple[Arm, ...], path: Path, report: Report
+) -> None:
+    """What Envoy cannot split: it picks the arm when the request is already written for one of them."""
+    own = (*path, "split")
+    document = draft.document
+    mark = document.mark(own if draft.was_written(own) else path)
+    hint = 'write "split: ext_proc"'
+    if preference.rollout is not None:
+        report.add(mark, "a rollout moves weights that this server holds, and Envoy splits this policy", hint)
+    for target in (arm.target for arm in arms):
+        if not target.has_address:
+            text = f'Envoy cannot split a policy over "{shown(target.name)}": only the mesh knows its hosts'
+            report.add(mark, text, f"write its base_url, or {hint.removeprefix('write ')}")
+        elif target.passthrough_auth:
+            text = f'Envoy cannot split a policy over "{shown(target.name)}", which passes on clients\' keys'
+            report.add(mark, text, hint)

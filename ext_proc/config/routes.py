@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ext_proc.config.catalog import Catalog, entries_of
 from ext_proc.config.document import Document, Mark, Path, Report, shown
 from ext_proc.config.draft import Draft
-from ext_proc.config.failover import check_chain, retry_of
+from ext_proc.config.failover import check_chain, check_split, retry_of
 from ext_proc.config.schema import InlinePreference, Preference, WeightedTarget
 from ext_proc.config.weights import normalise
 from ext_proc.core.types import WHOLE_PER_10K, Arm, Policy, Route, Shadow, Target
@@ -89,7 +89,10 @@ def _route(draft: Draft, catalog: Catalog, written: _Written, report: Report) ->
     observed = preference.observe or bool(shadows) or preference.rollout is not None
     retry = retry_of(draft.config.routing.failover, preference.failover)
     check_chain(draft, arms, fallbacks, path, report)
-    return Route(policy, arms, shadows, fallbacks, observed, retry) if arms else None
+    by_envoy = (preference.split or draft.config.routing.split) == "envoy" and len(arms) > 1
+    if by_envoy:
+        check_split(draft, preference, arms, path, report)
+    return Route(policy, arms, shadows, fallbacks, observed, retry, by_envoy) if arms else None
 
 
 def _texts(written: list[str | None] | None) -> tuple[str, ...]:

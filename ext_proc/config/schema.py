@@ -140,6 +140,9 @@ class SelectionPolicy(Section):
     prefer: Literal["none", "cheapest", "fastest"] = "none"
 
 
+Split = Literal["ext_proc", "envoy"]
+
+
 class Ejection(Section):
     failures: Annotated[int, BeforeValidator(whole(1, 10_000))] | None = None
     time: Annotated[float, BeforeValidator(duration("1s", "24h"))] | None = None
@@ -159,6 +162,7 @@ class Preference(InlinePreference):
 
     models: list[Name | None] | None = Field(default=None, min_length=1, max_length=MAX_RANKED)
     targets: list[WeightedTarget | None] | None = Field(default=None, min_length=1, max_length=MAX_RANKED)
+    split: Split | None = None
     fallbacks: list[Name | None] | None = Field(default=None, min_length=1, max_length=MAX_RANKED)
     failover: Failover = Failover()
     shadow: list[ShadowTarget | None] | None = Field(default=None, max_length=MAX_SHADOWS)
@@ -234,6 +238,7 @@ class Routing(Section):
     record: Record | None = None
     deadline: Annotated[float, BeforeValidator(duration("1ms", "1m"))] = 0.2
     on_failure: Name = "default"
+    split: Split = "ext_proc"
     failover: Failover = Failover()
 
 

@@ -195,7 +195,7 @@ def _digest(snapshot: Snapshot, router: RouterSettings, salt: bytes | None) -> s
             [(arm.name, arm.target.name, arm.weight_per_10k) for arm in route.arms],
             [(shadow.target.name, *_bounds(shadow)) for shadow in route.shadows],
             [target.name for target in route.fallbacks],
-            astuple(route.retry),
+            (*astuple(route.retry), route.envoy_splits),
         )
         for route in snapshot.routes.values()
     ]

@@ -67,8 +67,11 @@ def decide(snapshot: Snapshot, question: Question, verdict: Verdict, caller: Cal
     key = affinity.session_key(call, caller)
     bucket = affinity.bucket_of(key, name, snapshot.salt)
     arm = split.choose_arm(route.arms, bucket)
-    ranked = failover.capable(arm, route.fallbacks, failover.needs_of(call))
+    needs = failover.needs_of(call)
+    ranked = failover.capable(arm, route.fallbacks, needs)
     target = ranked[0] if ranked else arm.target
+    # Envoy may take another arm than this one, so it gets only calls that all of them can serve.
+    envoy_splits = route.envoy_splits and failover.all_capable(route, needs)
     shadow = None
     if route.shadows:
         # A purpose of its own: with the split's bucket, a shadow would copy one arm's sessions only.
@@ -81,7 +84,8 @@ def decide(snapshot: Snapshot, question: Question, verdict: Verdict, caller: Cal
         bucket=bucket,
         shadow=shadow,
         observed=route.observed,
-        chain=_chain(snapshot, ranked, route),
+        chain=failover.chain_of_arm(route, arm) if envoy_splits else _chain(snapshot, ranked, route),
+        envoy_splits=envoy_splits,
     )
 
 

@@ -15,6 +15,7 @@ from itertools import product
 from ext_proc.core.types import Arm, Chain, Dialect, LlmCall, Needs, Retry, Route, Target
 
 CLUSTER_PREFIX = "arch-failover/"
+ARM_PREFIX = "arch-arm/"
 _BYTES_PER_TOKEN = 4
 """Of UTF-8: right for English prose, and near enough for scripts of three bytes a character."""
 
@@ -33,6 +34,12 @@ def capable(arm: Arm, fallbacks: tuple[Target, ...], needs: Needs) -> tuple[Targ
     return tuple(target for target in ranked if target.supports.serves(needs))
 
 
+def all_capable(route: Route, needs: Needs) -> bool:
+    """Whether every target of a route may serve a call."""
+    targets = (*(arm.target for arm in route.arms), *route.fallbacks)
+    return all(target.supports.serves(needs) for target in targets)
+
+
 def chain_of(ranked: tuple[Target, ...], retry: Retry) -> Chain | None:
     """The chain that begins with the first of these targets; None when nobody can follow it.
 
@@ -44,6 +51,13 @@ def chain_of(ranked: tuple[Target, ...], retry: Retry) -> Chain | None:
     followers = [target for target in ranked[1:] if can_follow(target)]
     targets = (ranked[0], *followers)[: retry.attempts]
     return Chain(_cluster(targets, retry), targets, retry) if len(targets) > 1 else None
+
+
+def chain_of_arm(route: Route, arm: Arm) -> Chain:
+    """The chain of an arm that Envoy picks: it has a cluster even if nobody follows its target."""
+    chain = chain_of(tuple(dict.fromkeys((arm.target, *route.fallbacks))), route.retry)
+    targets = chain.targets if chain is not None else (arm.target,)
+    return Chain(f"{ARM_PREFIX}{route.policy.name}/{arm.name}", targets, route.retry)
 
 
 def can_follow(target: Target) -> bool:
@@ -63,6 +77,9 @@ def chains_of(routes: Iterable[Route]) -> dict[str, Chain]:
             chain = chain_of(capable(arm, route.fallbacks, needs), route.retry)
             if chain is not None:
                 chains.setdefault(chain.cluster, chain)
+        if route.envoy_splits:
+            arms = (chain_of_arm(route, arm) for arm in route.arms)
+            chains.update({chain.cluster: chain for chain in arms})
     return chains
 
 

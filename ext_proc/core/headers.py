@@ -10,6 +10,9 @@ BUCKET = "x-arch-bucket"
 SHADOW = "x-arch-shadow"
 REASON = "x-arch-reason"
 
+SPLIT = "x-arch-split"
+"""The policy that Envoy splits itself, by the bucket, on a request for that policy."""
+
 WRITTEN_FOR = "x-arch-written-for"
 """The target that the route role made the request fit for. Gone once an attempt made it fit for another."""
 
@@ -22,7 +25,7 @@ ATTEMPT = "x-arch-attempt"
 ATTEMPTS = "x-arch-attempts"
 """On the answer to a request that went to a chain: how many targets were tried."""
 
-DECISION = (CLUSTER, POLICY, MODEL, ARM, BUCKET, SHADOW, REASON, WRITTEN_FOR, FAILOVER, ATTEMPT)
+DECISION = (CLUSTER, POLICY, MODEL, ARM, BUCKET, SHADOW, REASON, SPLIT, WRITTEN_FOR, FAILOVER, ATTEMPT)
 """Only this server may set these: Envoy strips them from what clients send, before it routes."""
 
 SHOWN_TO_CLIENT = (POLICY, MODEL, REASON)

@@ -44,9 +44,12 @@ def for_decision(decision: Decision, path: str) -> Mutation:
         shown.append((headers.BUCKET, str(decision.bucket)))
     if decision.shadow is not None:
         shown.append((headers.SHADOW, decision.shadow.cluster))
+    if decision.envoy_splits and decision.policy is not None:
+        shown.append((headers.SPLIT, decision.policy))
     if decision.chain is not None:
-        shown.append((headers.FAILOVER, try_timeout_ms(decision.chain.retry)))
         shown.append((headers.WRITTEN_FOR, target.name))
+        if len(decision.chain.targets) > 1:
+            shown.append((headers.FAILOVER, try_timeout_ms(decision.chain.retry)))
     provider = for_target(target, path)
     return replace(provider, set=(*((name, value.encode()) for name, value in shown), *provider.set))
 

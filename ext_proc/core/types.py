@@ -239,6 +239,7 @@ class Route:
 
     `observed`: the answers are looked at (status, times, tokens), which costs a second stream each.
     `fallbacks` are tried, in order, when an arm's own target fails or cannot serve the call.
+    `envoy_splits`: Envoy holds the weights and picks the arm, by the bucket that it is told.
     """
 
     policy: Policy
@@ -247,6 +248,7 @@ class Route:
     fallbacks: tuple[Target, ...] = ()
     observed: bool = False
     retry: Retry = Retry()
+    envoy_splits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +322,8 @@ class Decision:
     """Where one request goes, and why. `policy` is None when none decided it.
 
     `chain` begins with the target; None: there is nobody else to try. `arm` is None where no split
-    decided, or where its target could not serve the call and another one does.
+    decided, or where its target could not serve the call and another one does. `envoy_splits`: arm and
+    target are what the file's weights say, and Envoy's own may have changed since.
     """
 
     target: Target
@@ -331,6 +334,7 @@ class Decision:
     shadow: Shadow | None = None
     observed: bool = False
     chain: Chain | None = None
+    envoy_splits: bool = False
 
     @property
     def cluster(self) -> str:

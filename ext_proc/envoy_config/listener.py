@@ -29,7 +29,7 @@ ACCESS_LOG_FIELDS = {
     "model": _METADATA.format("model"),
     "answered_by": f"%RESP({headers.MODEL})%",
     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
-    "arm": _METADATA.format("arm"),
+    "arm": f"%REQ({headers.ARM})%",
     "shadow": _METADATA.format("shadow"),
     "reason": f"%RESP({headers.REASON})%",
     "cluster": "%UPSTREAM_CLUSTER_RAW%",

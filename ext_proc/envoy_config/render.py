@@ -7,7 +7,14 @@ from typing import Any
 
 import betterproto2
 import yaml
-from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
+from envoy_data_plane.envoy.config.bootstrap.v3 import (
+    Admin,
+    Bootstrap,
+    BootstrapStaticResources,
+    LayeredRuntime,
+    RuntimeLayer,
+    RuntimeLayerAdminLayer,
+)
 
 from ext_proc.core.settings import Address, Configuration
 from ext_proc.envoy_config import clusters, filters, routes
@@ -29,6 +36,7 @@ def render_bootstrap(
     admin = configuration.envoy.admin
     bootstrap = Bootstrap(
         admin=Admin(address=address(admin)) if admin else None,
+        layered_runtime=_runtime(configuration),
         static_resources=BootstrapStaticResources(
             listeners=[listener(configuration)],
             clusters=[
@@ -40,6 +48,13 @@ def render_bootstrap(
         ),
     )
     return _HEADER + _missing(configuration) + _yaml(as_dict(bootstrap))
+
+
+def _runtime(configuration: Configuration) -> LayeredRuntime | None:
+    """A layer that Envoy's admin interface can write: where the weights of the splits are changed."""
+    if not any(route.envoy_splits for route in configuration.snapshot.routes.values()):
+        return None
+    return LayeredRuntime(layers=[RuntimeLayer(name="admin", admin_layer=RuntimeLayerAdminLayer())])
 
 
 def render_filter(

@@ -13,14 +13,19 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteConfiguration,
     RouteMatch,
     VirtualHost,
+    WeightedCluster,
+    WeightedClusterClusterWeight,
 )
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ExtProcPerRoute
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute
 
 from ext_proc.core import headers
+from ext_proc.core.failover import chain_of_arm
 from ext_proc.core.paths import ENDPOINT_OF_PATH
 from ext_proc.core.rewrite import AUTH_HEADERS, try_timeout_ms
 from ext_proc.core.settings import Configuration
+from ext_proc.core.split import laid_out
+from ext_proc.core.types import Route as PolicyRoute
 from ext_proc.core.types import Target
 from ext_proc.envoy_config.filters import EXT_PROC
 from ext_proc.envoy_config.typed import exactly, overwrite, pack, regex, seconds
@@ -28,6 +33,10 @@ from ext_proc.envoy_config.typed import exactly, overwrite, pack, regex, seconds
 SERVER_UNAVAILABLE = "server_unavailable"
 """`x-arch-reason` of an LLM call that reached no ext_proc server, or none in time."""
 
+RUNTIME_PREFIX = "arch.split"
+"""Envoy's runtime key for an arm's weight: this, a dot, and the arm's cluster."""
+
+_ATTEMPTS = overwrite(headers.ATTEMPTS, "%UPSTREAM_REQUEST_ATTEMPT_COUNT%")
 _ENDPOINT_OF_LLM_PATH = f"^{ENDPOINT_OF_PATH}$"
 """Envoy matches it against the path less its query, and puts the query back."""
 
@@ -48,11 +57,50 @@ def route_configuration(configuration: Configuration) -> RouteConfiguration:
 def routes(configuration: Configuration) -> list[Route]:
     """The routes alone, for a virtual host that is already there."""
     return [
+        *_splits(configuration),
         *_failovers(configuration),
         _decided(configuration),
         _undecided(configuration),
         _everything_else(configuration),
     ]
+
+
+def _splits(configuration: Configuration) -> list[Route]:
+    """Decided as well, but for the arm: one route for each policy that Envoy splits, by the bucket's number.
+
+    The arms lie in the order of `core.split`, so the same weights give a session the same arm.
+    """
+    return [
+        _split(configuration, route) for route in configuration.snapshot.routes.values() if route.envoy_splits
+    ]
+
+
+def _split(configuration: Configuration, split: PolicyRoute) -> Route:
+    name = split.policy.name
+    chains = {arm.name: chain_of_arm(split, arm) for arm in split.arms}
+    weighted = WeightedCluster(
+        clusters=[
+            WeightedClusterClusterWeight(
+                name=chains[arm.name].cluster,
+                weight=arm.weight_per_10k,
+                request_headers_to_add=[overwrite(headers.ARM, arm.name)],
+            )
+            for arm in laid_out(split.arms)
+        ],
+        header_name=headers.BUCKET,
+        runtime_key_prefix=RUNTIME_PREFIX,
+    )
+    route = _decided(configuration)
+    route.name = f"split-{name}"
+    if route.match is not None:
+        route.match.headers.append(HeaderMatcher(name=headers.SPLIT, string_match=exactly(name)))
+    if route.route is not None:
+        route.route.cluster_header = None
+        route.route.weighted_clusters = weighted
+        if any(len(chain.targets) > 1 for chain in chains.values()):
+            route.route.retry_policy = RetryPolicy(per_try_timeout=seconds(split.retry.per_try_timeout_s))
+    route.response_headers_to_add.append(_ATTEMPTS)
+    return route
 
 
 def _failovers(configuration: Configuration) -> list[Route]:
@@ -61,7 +109,8 @@ def _failovers(configuration: Configuration) -> list[Route]:
     When to go on is said at a chain's cluster, but Envoy takes this time from the route alone.
     """
     routes = []
-    for timeout in sorted({try_timeout_ms(chain.retry) for chain in configuration.snapshot.chains.values()}):
+    chains = [chain for chain in configuration.snapshot.chains.values() if len(chain.targets) > 1]
+    for timeout in sorted({try_timeout_ms(chain.retry) for chain in chains}):
         route = _decided(configuration)
         route.name = f"failover-{timeout}ms"
         if route.match is not None:
@@ -69,8 +118,7 @@ def _failovers(configuration: Configuration) -> list[Route]:
             route.match.headers.append(says_so)
         if route.route is not None:
             route.route.retry_policy = RetryPolicy(per_try_timeout=seconds(int(timeout) / 1000))
-        attempts = overwrite(headers.ATTEMPTS, "%UPSTREAM_REQUEST_ATTEMPT_COUNT%")
-        route.response_headers_to_add.append(attempts)
+        route.response_headers_to_add.append(_ATTEMPTS)
         routes.append(route)
     return routes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def assert_no_provider_saw_anothers_key(mesh: Mesh) -> None:
 async def test_a_killed_server_costs_nothing_while_the_first_targets_answer(mesh: Mesh) -> None:
     async with under_load(mesh, by_policy_every=1) as load:
         await killed_again_and_again(mesh, load)
-    print(f"{len(load.failures)} of {load.reasons.total()} requests failed")
+    sys.stdout.write(f"{len(load.failures)} of {load.reasons.total()} requests failed\n")
     assert load.failures == []
 
 
@@ -61,7 +62,7 @@ async def test_a_killed_server_costs_only_what_it_was_needed_for_and_no_key(mesh
     mesh.providers["coder"].behave.status = 429
     async with under_load(mesh, by_policy_every=1) as load:
         await killed_again_and_again(mesh, load)
-    print(f"{len(load.failures)} of {load.reasons.total()} requests failed")
+    sys.stdout.write(f"{len(load.failures)} of {load.reasons.total()} requests failed\n")
     assert all("status 503" in failure for failure in load.failures), load.failures[:5]
     assert len(load.failures) <= KILLS * CONNECTIONS
     assert_no_provider_saw_anothers_key(mesh)

@@ -34,6 +34,7 @@ SPOOFED = [
     (headers.BUCKET, "1"),
     (headers.SHADOW, "anthropic"),
     (headers.REASON, "spoofed-reason"),
+    (headers.SPLIT, "code generation"),
     (headers.WRITTEN_FOR, "openai/gpt-4o"),
     (headers.FAILOVER, "1000"),
     (headers.ATTEMPT, "openai/gpt-4o"),

@@ -108,6 +108,11 @@ APPENDED = [
         '9:68: "per_try_timeout" is not a duration — write a number and its unit (ms, s, m or h), e.g. 10ms',
     ),
     (
+        POLICY
+        + "    targets: [{model: llama, weight: 1}, {model: gpt-4o-mini, weight: 1}]\n    split: nginx\n",
+        '9:12: "split" has an unknown value — write ext_proc or envoy',
+    ),
+    (
         "routing: {failover: {ejection: {failures: 0, tme: 1s}}}",
         '5:43: "failures" must be from 1 to 10000 — write a number in that range',
         '5:46: unknown key "tme" — did you mean "time"?',

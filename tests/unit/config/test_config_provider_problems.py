@@ -154,6 +154,22 @@ PROVIDERS = [
         '8:5: warning: nothing follows "mesh/b" when it fails: only the mesh knows its hosts'
         " — write its base_url",
     ),
+    (
+        "model_providers:\n"
+        "  - {model: openai/a, default: true}\n"
+        "  - {model: mesh/b, cluster: b}\n"
+        "  - {model: openai/c, passthrough_auth: true}\n"
+        "routing: {split: envoy}\n"
+        "routing_preferences:\n"
+        "  - {name: x, description: x, models: [b]}\n"
+        "  - {name: y, description: y, targets: [{model: a, weight: 1}, {model: b, weight: 1}]}\n"
+        "  - {name: z, description: z, split: envoy,"
+        " targets: [{model: a, weight: 1}, {model: c, weight: 1}]}\n",
+        '9:5: Envoy cannot split a policy over "mesh/b": only the mesh knows its hosts'
+        ' — write its base_url, or "split: ext_proc"',
+        '10:38: Envoy cannot split a policy over "openai/c", which passes on clients\' keys'
+        ' — write "split: ext_proc"',
+    ),
 ]
 
 

@@ -24,6 +24,7 @@ from ext_proc.core.types import (
     Route,
     Shadow,
     Snapshot,
+    Supports,
     Target,
     Verdict,
 )
@@ -177,3 +178,53 @@ def test_a_conversation_without_an_id_is_the_same_session_in_its_next_turn() -> 
     assert session_key(a_call(messages=first), Caller("1", None)) != session_key(
         a_call(messages=other), Caller("1", None)
     )
+
+
+def by_envoy(**changes: object) -> Route:
+    arms = (Arm("baseline", SMALL, 0), Arm("canary", LARGE, 10_000))
+    return replace(Route(CODE, arms, envoy_splits=True), **changes)  # type: ignore[arg-type]
+
+
+def test_what_envoy_splits_is_written_for_the_arm_of_the_files_weights() -> None:
+    decision = decided(Verdict("code"), by_envoy())
+    assert (decision.target, decision.arm, decision.envoy_splits) == (LARGE, "canary", True)
+    assert decision.cluster == "arch-arm/code/canary"
+
+
+def test_what_some_arm_cannot_serve_is_not_left_to_envoy() -> None:
+    blind = Target("openai/blind", "blind", "openai", supports=Supports(images=False))
+    route = by_envoy(arms=(Arm("baseline", blind, 0), Arm("canary", LARGE, 10_000)))
+    assert decided(Verdict("code"), route).envoy_splits
+    decision = decided(Verdict("code"), route, call=a_call(has_images=True))
+    assert (decision.target, decision.envoy_splits, decision.chain) == (LARGE, False, None)
+
+
+def test_a_target_that_cannot_serve_the_call_is_passed_over_and_decides_no_arm() -> None:
+    deaf = Target("openai/deaf", "deaf", "openai", supports=Supports(tools=False))
+    route = Route(CODE, (Arm("baseline", deaf, 10_000),), fallbacks=(LARGE, SMALL))
+    decision = decided(Verdict("code"), route, call=a_call(has_tools=True))
+    assert (decision.target, decision.reason, decision.arm) == (LARGE, Reason.POLICY, None)
+    assert decision.chain == chain_of((LARGE, SMALL), Retry())
+
+
+def test_when_none_can_serve_the_call_the_policys_first_target_says_so() -> None:
+    deaf = Target("openai/deaf", "deaf", "openai", supports=Supports(tools=False))
+    route = Route(CODE, (Arm("baseline", deaf, 10_000),))
+    decision = decided(Verdict("code"), route, call=a_call(has_tools=True))
+    assert (decision.target, decision.reason, decision.chain) == (deaf, Reason.NO_CAPABLE_TARGET, None)
+    assert not decision.reason.is_fallback
+
+
+def test_a_request_may_not_name_a_chain_that_envoy_has_no_cluster_for() -> None:
+    mine = InlinePolicy(Policy("mine", "m"), ("small", "large"))
+    for routes, chain in (
+        ([], None),
+        (
+            [Route(CODE, (Arm("baseline", SMALL, 10_000),), fallbacks=(LARGE,))],
+            chain_of((SMALL, LARGE), Retry()),
+        ),
+    ):
+        snapshot = replace(a_snapshot(), chains=chains_of(routes))
+        question = settle_or_ask(snapshot, a_call(inline_policies=(mine,)))
+        assert isinstance(question, Question)
+        assert decide(snapshot, question, Verdict("mine"), Caller()).chain == chain

@@ -254,3 +254,51 @@ def test_of_two_models_the_last_counts_as_for_most_parsers() -> None:
     call = parse_call(CHAT, b'{"model":"a","mod\\u0065l":"b"}')
     assert isinstance(call, LlmCall)
     assert call.model == "b"
+
+
+TOOL_RESULT = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": {}}]}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "fields", "has_images"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": [IMAGE]}]}, True),
+        (CHAT, {"messages": [{"role": "user", "content": "image_url"}]}, False),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": [{"type": "input_audio"}, {"type": ["image"]}]}]},
+            False,
+        ),
+        (Dialect.RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, True),
+        (Dialect.RESPONSES, {"input": [{"type": "x_output", "output": [{"type": "input_image"}]}]}, True),
+        (Dialect.RESPONSES, {"input": "input_image"}, False),
+        (
+            Dialect.MESSAGES,
+            {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
+            True,
+        ),
+        (Dialect.MESSAGES, {"messages": [{"role": "user", "content": [TOOL_RESULT]}]}, True),
+        (Dialect.COMPLETIONS, {"prompt": "image"}, False),
+    ],
+)
+def test_an_image_anywhere_among_the_turns_is_seen(
+    dialect: Dialect, fields: dict[str, Any], has_images: bool
+) -> None:
+    assert parsed(dialect, **fields).has_images == has_images
+
+
+@pytest.mark.parametrize(
+    ("fields", "has_tools", "max_tokens"),
+    [
+        ({}, False, 0),
+        ({"tools": [], "max_tokens": None}, False, 0),
+        ({"tools": [{"type": "function"}], "max_tokens": 7}, True, 7),
+        ({"functions": [{"name": "f"}], "max_completion_tokens": 8, "max_tokens": 7}, True, 8),
+        ({"max_output_tokens": True, "max_tokens": -1}, False, 0),
+    ],
+)
+def test_tools_and_the_longest_answer_are_seen(
+    fields: dict[str, Any], has_tools: bool, max_tokens: int
+) -> None:
+    call = parsed(CHAT, messages=[{"role": "user", "content": "hi"}], **fields)
+    assert (call.has_tools, call.max_tokens) == (has_tools, max_tokens)
