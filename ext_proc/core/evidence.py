@@ -47,7 +47,9 @@ CALIBRATION = 100
 """The baseline's answers that a quantile of its times or costs is first read from."""
 
 CEILING = 0.99
-"""Where the means of tokens and cost are cut off: at this quantile of the baseline."""
+"""Where the means of tokens and cost are cut off: at this quantile of the baseline, stretched by
+`max_degradation`. Without that, a canary could not be seen to be dearer than a baseline whose answers all
+cost the same."""
 
 LEAST_GROUPS = 16
 """Groups of sessions (of `window.GROUPS`) with an answer of the canary before a metric is decided: how
@@ -177,7 +179,8 @@ def _cuts(
         if share := _SHARE.get(rule.kind):
             bins = histograms.get(f"{quantity_of(rule.kind)}/baseline", {})
             if sum(bins.values()) >= CALIBRATION:
-                new[rule.kind] = quantile(bins, share)
+                stretched = 1 + rule.max_degradation if rule.kind in MEANS else 1.0
+                new[rule.kind] = quantile(bins, share) * stretched
     return new
 
 
