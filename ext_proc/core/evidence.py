@@ -116,7 +116,7 @@ def _finding(rule: MetricRule, evidence: Evidence, needed_worse: float, needed_g
     log_worse = sequential.mixture(gathered.worse, bad)
     log_good = sequential.mixture(gathered.good, harm)
     outcome = Outcome.UNDECIDED
-    if sum(1 for size in counts.n_canary if size) >= LEAST_GROUPS:
+    if sum(map(bool, counts.n_canary)) >= LEAST_GROUPS:
         if log_good >= needed_good:
             outcome = Outcome.GOOD
         elif log_worse >= needed_worse:

@@ -41,6 +41,7 @@ from dataclasses import dataclass, field, replace
 
 from ext_proc.core import evidence as evidence_of
 from ext_proc.core.rollout_plan import (
+    COMPARED,
     Analysis,
     Answer,
     Breach,
@@ -127,15 +128,20 @@ def refusal(state: RolloutState, command: Command) -> str | None:
     return None
 
 
-def open_questions(state: RolloutState, plan: RolloutPlan) -> tuple[str, ...]:
-    """What an analysis of this step still waits for, in words; empty: only for the interval to be over."""
-    found = [
-        f"{one.metric} is {one.outcome}" for one in findings(state, plan) if one.outcome is not Outcome.GOOD
-    ]
+def open_questions(
+    state: RolloutState, plan: RolloutPlan, found: tuple[Finding, ...] | None = None
+) -> tuple[str, ...]:
+    """What an analysis of this step still waits for, in words; empty: only for the interval to be over.
+
+    `found`: what `findings()` said of the same state, to save asking again.
+    """
+    if found is None:
+        found = findings(state, plan)
+    waits_for = [f"{one.metric} is {one.outcome}" for one in found if one.outcome is not Outcome.GOOD]
     if state.evidence.requests < plan.min_requests:
-        found.append(f"the canary has had {state.evidence.requests} of {plan.min_requests} requests")
-    found += [f"{name} has not passed" for name in plan.checks if name not in state.passed]
-    return tuple(found)
+        waits_for.append(f"the canary has had {state.evidence.requests} of {plan.min_requests} requests")
+    waits_for += [f"{name} has not passed" for name in plan.checks if name not in state.passed]
+    return tuple(waits_for)
 
 
 def findings(state: RolloutState, plan: RolloutPlan) -> tuple[Finding, ...]:
@@ -153,6 +159,7 @@ class _Look:
     plan: RolloutPlan
     now: float
     events: list[Event] = field(default_factory=list)
+    found: tuple[Finding, ...] = ()
 
     @property
     def in_flight(self) -> bool:
@@ -231,7 +238,8 @@ class _Look:
         """Roll back, or pause, a canary that has been shown to be worse."""
         if not self.in_flight:
             return
-        worse = [one for one in findings(self.state, self.plan) if one.outcome is Outcome.WORSE]
+        self.found = findings(self.state, self.plan)
+        worse = [one for one in self.found if one.outcome is Outcome.WORSE]
         failed = {name: some for name, some in self.state.failures.items() if some > self.plan.max_failures}
         if worse:
             self._fail(Cause.ANALYSIS_FAILED, "; ".join(map(_finding_text, worse)))
@@ -279,7 +287,7 @@ class _Look:
 
     def _analyse(self) -> bool:
         """Whether the analysis is over with; pauses one that takes too long."""
-        waits_for = open_questions(self.state, self.plan)
+        waits_for = open_questions(self.state, self.plan, self.found)
         if not waits_for and self.now - self.state.step_at >= self.plan.interval_s:
             self._become(self._at(self.state.step + 1), Cause.ANALYSIS_PASSED, "the analysis passed")
             return True
@@ -429,7 +437,10 @@ def _shifted(state: RolloutState, now: float) -> RolloutState:
 
 
 def _finding_text(found: Finding) -> str:
-    return f"{found.metric} is worse: {found.canary:.4g} against {found.baseline:.4g}"
+    canary, baseline = ("?" if value is None else f"{value:.4g}" for value in (found.canary, found.baseline))
+    if found.metric in COMPARED:  # held against a margin, not another arm, unless there is a noise floor
+        return f"{found.metric} is worse: {canary} away on average over {found.n_canary} comparisons"
+    return f"{found.metric} is worse: {canary} against {baseline}"
 
 
 def _breach_text(breach: Breach) -> str:

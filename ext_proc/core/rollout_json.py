@@ -17,8 +17,10 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from ext_proc.core.rollout_types import Event, RolloutState, WindowCounts
+from ext_proc.core.rollout_types import Counts, Event, RolloutState, WindowCounts
+from ext_proc.core.sequential import GOOD, WORSE
 from ext_proc.core.types import WHOLE_PER_10K
+from ext_proc.core.window import GROUPS
 
 SCHEMA = 1
 """Version of the stored state's shape. A reader refuses another one rather than guess."""
@@ -39,6 +41,11 @@ def load_state(text: str | bytes) -> RolloutState:
     state = _load(RolloutState, text, "state")
     if state.step < 0 or not 0 <= state.weight_per_10k <= WHOLE_PER_10K:
         raise StateError(f"state: no rollout is at step {state.step} with weight {state.weight_per_10k}")
+    for kind, gathered in state.evidence.metrics.items():
+        where = f"state.evidence.metrics.{kind}"
+        _check_counts(gathered.counts, where)
+        _check_length(gathered.worse, len(WORSE), f"{where}.worse")
+        _check_length(gathered.good, len(GOOD), f"{where}.good")
     return state
 
 
@@ -57,7 +64,10 @@ def dump_window(window: WindowCounts) -> str:
 
 def load_window(text: str | bytes) -> WindowCounts:
     """Read what `dump_window` wrote. Errors: StateError."""
-    return _load(WindowCounts, text, "window")
+    window = _load(WindowCounts, text, "window")
+    for kind, counts in window.counts.items():
+        _check_counts(counts, f"window.counts.{kind}")
+    return window
 
 
 def as_plain(value: Any) -> Any:
@@ -86,6 +96,19 @@ def from_plain(kind: type[T], plain: Any, where: str) -> T:
         if field.name not in found and field.default is MISSING and field.default_factory is MISSING:
             raise StateError(f"{where}: field {field.name!r} is missing")
     return kind(**found)
+
+
+def _check_counts(counts: Counts, where: str) -> None:
+    for column in fields(counts):
+        values = getattr(counts, column.name)
+        _check_length(values, GROUPS, f"{where}.{column.name}")
+        if any(value < 0 for value in values):
+            raise StateError(f"{where}.{column.name}: a count is negative")
+
+
+def _check_length(values: tuple[float, ...], length: int, where: str) -> None:
+    if len(values) not in (0, length):
+        raise StateError(f"{where}: expected {length} numbers or none, found {len(values)}")
 
 
 @cache

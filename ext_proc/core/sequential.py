@@ -37,7 +37,8 @@ two-sample e-value that cannot take a margin as simply (docs/adr/0014-sequential
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, inf, log
+from math import exp, log
+from operator import mul
 
 WORSE = (1.15, 1.4, 1.8, 2.5, 4.0, 8.0)
 """Alternatives of the test for worse: the canary's rate by the null's edge. Half of them for effects as
@@ -86,9 +87,7 @@ def mixture(logs: Sequence[float], dispersion: float = 1.0) -> float:
         return 0.0
     scaled = [value / dispersion for value in logs]
     top = max(scaled)
-    if top == -inf:
-        return top
-    return top + log(sum(exp(value - top) for value in scaled) / len(scaled))
+    return top + log(sum([exp(value - top) for value in scaled]) / len(scaled))
 
 
 def dispersion(bad: Sequence[float], n: Sequence[float], *, bernoulli: bool = False) -> float:
@@ -102,14 +101,17 @@ def dispersion(bad: Sequence[float], n: Sequence[float], *, bernoulli: bool = Fa
 
     Shapes: both by group, of the same length; groups without answers count for nothing.
     """
-    total, groups = sum(n), sum(1 for size in n if size)
+    total, groups = sum(n), sum(map(bool, n))
     if groups < 2:
         return 1.0
-    mean = sum(bad) / total
-    # What the group's own share in the mean takes off its expected square, summed: sizes may differ.
-    lost = sum(size * size for size in n) / total
-    reference = mean * (1 - mean if bernoulli else 1.0) * (total - lost)
+    mean, sizes = sum(bad) / total, _dot(n, n)
+    # A group's own share in the mean takes something off its expected square; groups differ in size.
+    reference = mean * (1 - mean if bernoulli else 1.0) * (total - sizes / total)
     if reference <= 0:
         return 1.0
-    squares = sum((some - size * mean) ** 2 for some, size in zip(bad, n, strict=True))
+    squares = _dot(bad, bad) - 2 * mean * _dot(bad, n) + mean * mean * sizes
     return max(1.0, squares / reference)
+
+
+def _dot(one: Sequence[float], other: Sequence[float]) -> float:
+    return float(sum(map(mul, one, other)))

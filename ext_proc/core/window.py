@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import floor, log2
+from operator import add
 from zlib import crc32
 
 from ext_proc.core.observation import Comparison, Observation, Preference, Role
@@ -197,7 +198,10 @@ def added(one: Counts, other: Counts) -> Counts:
 
 def added_bins(one: Mapping[int, int], other: Mapping[int, int]) -> dict[int, int]:
     """The sum of both, bin by bin."""
-    return {at: one.get(at, 0) + other.get(at, 0) for at in one.keys() | other.keys()}
+    total = dict(one)
+    for at, some in other.items():
+        total[at] = total.get(at, 0) + some
+    return total
 
 
 class _Tally:
@@ -225,7 +229,7 @@ class _Tally:
 def _sum(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
     if not one or not other:
         return one or other
-    return tuple(map(float.__add__, one, other))
+    return tuple(map(add, one, other))
 
 
 def _value(observation: Observation, quantity: str) -> float | None:

@@ -61,6 +61,22 @@ def test_an_event_has_the_evidence_that_it_was_decided_by() -> None:
     assert event.text == "rolled back: error_rate is worse: 0.5 against 0"
 
 
+def test_a_metric_that_was_counted_but_never_measured_is_told_without_a_value() -> None:
+    rollout = Rollout(a_plan(metrics=(DEFAULT_RULES[MetricKind.COST],)))
+    rollout.look()
+    counted = a_window(rollout.state, canary=(500, 1000), baseline=(10, 9000), kind=MetricKind.COST)
+    (event,) = rollout.look(window=counted)
+    assert event.text == "rolled back: cost is worse: ? against ?"
+
+
+def test_wrong_answers_are_told_as_a_distance() -> None:
+    rollout = Rollout(a_plan(metrics=(DEFAULT_RULES[MetricKind.SIMILARITY],)))
+    rollout.look()
+    wrong = a_window(rollout.state, canary=(60, 100), baseline=(0, 0), kind=MetricKind.SIMILARITY)
+    (event,) = rollout.look(window=wrong)
+    assert event.text == "rolled back: similarity is worse: 0.6 away on average over 100 comparisons"
+
+
 def test_it_waits_to_be_started_when_the_file_says_so() -> None:
     rollout = Rollout(a_plan(auto_start=False))
     assert rollout.look() == ()

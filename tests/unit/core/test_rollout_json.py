@@ -30,6 +30,7 @@ from ext_proc.core.rollout_types import (
     RolloutState,
     WindowCounts,
 )
+from tests.support.rollouts import spread
 
 STATE = RolloutState(
     policy="coding",
@@ -46,7 +47,7 @@ STATE = RolloutState(
         epoch=3,
         requests=17,
         cuts={MetricKind.LATENCY_P95: 1.25},
-        metrics={MetricKind.ERROR_RATE: MetricEvidence(Counts(n_canary=(1.0, 2.0)), worse=(-0.5, 0.25))},
+        metrics={MetricKind.ERROR_RATE: MetricEvidence(Counts(n_canary=spread(6)), worse=(-0.5,) * 6)},
         histograms={"latency/baseline": {-3: 5, 12: 1}},
     ),
 )
@@ -81,7 +82,7 @@ def test_a_window_comes_back_as_it_was() -> None:
     window = WindowCounts(
         epoch=2,
         requests=3,
-        counts={MetricKind.COST: Counts(n_canary=(1.0,), bad_canary=(0.25,))},
+        counts={MetricKind.COST: Counts(n_canary=spread(9), bad_canary=spread(0.25))},
         histograms={"cost/canary": {-40: 3}},
     )
     assert load_window(dump_window(window)) == window
@@ -113,6 +114,15 @@ def test_a_field_that_is_missing_takes_its_default() -> None:
             {"evidence": {"histograms": {"x": {"y": 1}}}},
             "state.evidence.histograms.x: 'y' is no whole number",
         ),
+        (
+            {"evidence": {"metrics": {"cost": {"good": [0.5]}}}},
+            "state.evidence.metrics.cost.good: expected 6 numbers or none, found 1",
+        ),
+        (
+            {"evidence": {"metrics": {"cost": {"counts": {"n_canary": [-1] * 64}}}}},
+            "state.evidence.metrics.cost.n_canary: a count is negative",
+        ),
+        ({"step": -1}, "state: no rollout is at step -1"),
         ({"evidence": 7}, "state.evidence: expected an object, found int"),
     ],
 )
