@@ -6,7 +6,8 @@ its arm, a frailty that multiplies its error rate, and part of its latency and l
 not independent of each other.
 
     python -m bench.rollouts            # the whole table, as Markdown
-    python -m bench.rollouts --runs 200 # sooner, with wider intervals
+    python -m bench.rollouts --harder   # canaries at the edge of what is tolerated
+    python -m bench.rollouts --runs 200 # either one sooner, with wider intervals
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from math import sqrt
 from statistics import median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,7 @@ from ext_proc.core.rollout_plan import (
     Analysis,
     MetricKind,
     MetricRule,
+    Pause,
     RolloutPlan,
     SetWeight,
 )
@@ -255,6 +258,48 @@ def scenarios() -> tuple[Scenario, ...]:
     return tuple(found)
 
 
+def harder() -> tuple[Scenario, ...]:
+    """Canaries exactly at the edge of what is tolerated, watched for 120 looks whatever is found good."""
+    watched: tuple[PlanStep, ...] = (SetWeight(500), Pause(120 * TICK_S))
+
+    def at_edge(name: str, *kinds: MetricKind, **changes: Any) -> Scenario:
+        rules = tuple(replace(DEFAULT_RULES[kind], tolerance=0.0) for kind in kinds)
+        return replace(
+            Scenario(name, kinds, Model(), ought=Phase.PROMOTED, steps=watched, rules=rules), **changes
+        )
+
+    alike = Model(frailty=20.0)
+    return (
+        at_edge("errors", MetricKind.ERROR_RATE),
+        at_edge("latency p95", MetricKind.LATENCY_P95),
+        at_edge("cost", MetricKind.COST),
+        at_edge("errors, latency p95, cost", *THREE),
+        at_edge("the same, both arms drifting by ± 70 % over the hour", *THREE, drift=0.7),
+        at_edge(
+            "errors, 100 requests a session, whose error rates differ by their 4.5-fold",
+            MetricKind.ERROR_RATE,
+            canary=alike,
+            baseline=alike,
+            session_requests=100.0,
+        ),
+        at_edge("latency p95, 100 requests a session", MetricKind.LATENCY_P95, session_requests=100.0),
+        at_edge("errors, one request in 2 s", MetricKind.ERROR_RATE, per_second=0.5),
+    )
+
+
+def z_test(seed: int) -> bool:
+    """Whether the usual test, at 5 % and looked at 120 times, ever finds an identical canary worse."""
+    random = np.random.default_rng(seed)
+    canary, baseline = PER_SECOND * TICK_S * 0.05, PER_SECOND * TICK_S * 0.95
+    looks = np.arange(1, 121)
+    bad_canary = random.binomial(round(canary), 0.02, 120).cumsum()
+    bad_baseline = random.binomial(round(baseline), 0.02, 120).cumsum()
+    share = (bad_canary + bad_baseline) / (looks * (canary + baseline))
+    error = np.sqrt(np.maximum(share * (1 - share), 1e-12) * (1 / canary + 1 / baseline) / looks)
+    z = (bad_canary / canary - bad_baseline / baseline) / looks / error
+    return bool((z > 1.645).any())
+
+
 def run(scenario: Scenario, runs: int, workers: int = 1) -> list[Result]:
     """So many rollouts with the seeds 0, 1, 2 …"""
     seeds = range(runs)
@@ -269,7 +314,7 @@ def wilson(hits: int, runs: int, z: float = 1.96) -> tuple[float, float]:
     share, square = hits / runs, z * z / runs
     middle = (share + square / 2) / (1 + square)
     half = z / (1 + square) * sqrt(share * (1 - share) / runs + square / runs / 4)
-    return middle - half, middle + half
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 HEAD = """\
@@ -293,14 +338,19 @@ def line(scenario: Scenario, results: list[Result]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description="How often a rollout decides rightly, in virtual time.")
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--harder", action="store_true", help="the canaries that are hardest to leave alone")
     given = parser.parse_args()
     started = time.perf_counter()
     print(HEAD)
-    for scenario in scenarios():
+    for scenario in harder() if given.harder else scenarios():
         print(line(scenario, run(scenario, given.runs, given.workers)), flush=True)
+    if given.harder:
+        hits = sum(map(z_test, range(given.runs)))
+        low, high = wilson(hits, given.runs)
+        print(f"\nA z-test at 5 % at each of these looks: {hits / given.runs:.1%} ({low:.1%} – {high:.1%}).")
     print(f"\n{given.runs} rollouts a row, {time.perf_counter() - started:.0f} s.")
 
 
