@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from hypothesis import Phase as Phases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,8 +30,11 @@ from ext_proc.core.rollout_plan import (
     SetWeight,
 )
 from ext_proc.core.rollout_plan import Step as PlanStep
-from ext_proc.core.rollout_types import Command, HookAnswer, Inputs, Phase, RolloutState, Verb
+from ext_proc.core.rollout_types import Cause, Command, HookAnswer, Inputs, Phase, RolloutState, Verb
 from tests.support.rollouts import a_plan, a_window
+
+walking = settings(deadline=None, max_examples=25, phases=[Phases.explicit, Phases.reuse, Phases.generate])
+"""Without shrinking, which takes minutes for a walk and finds little."""
 
 KINDS = [MetricKind.ERROR_RATE, MetricKind.COST, MetricKind.JUDGE]
 
@@ -106,7 +110,7 @@ def looks(data: st.DataObject, some_plans: Sequence[RolloutPlan], length: int = 
         state = after
 
 
-@settings(deadline=None, max_examples=25)
+@walking
 @given(st.lists(plans, min_size=1, max_size=2), st.data())
 def test_no_sequence_takes_a_rollout_outside_of_its_steps(
     some_plans: list[RolloutPlan], data: st.DataObject
@@ -126,7 +130,7 @@ def test_no_sequence_takes_a_rollout_outside_of_its_steps(
             assert [was, *(to for _, to in ends)] == [*(came for came, _ in ends), has]
 
 
-@settings(deadline=None, max_examples=25)
+@walking
 @given(st.lists(plans, min_size=1, max_size=2), st.data())
 def test_what_is_over_stays_over_but_for_a_command_or_another_target(
     some_plans: list[RolloutPlan], data: st.DataObject
@@ -137,14 +141,14 @@ def test_what_is_over_stays_over_but_for_a_command_or_another_target(
             assert events == ()
 
 
-@settings(deadline=None, max_examples=25)
+@walking
 @given(st.lists(plans, min_size=1, max_size=2), st.data())
 def test_the_weight_goes_up_only_while_progressing_and_one_step_at_a_time(
     some_plans: list[RolloutPlan], data: st.DataObject
 ) -> None:
     for _, plan, _, after, events in looks(data, some_plans):
         raised = [event for event in events if event.after_per_10k > event.before_per_10k]
-        assert len(raised) <= 1
+        assert sum(event.cause is not Cause.COMMAND for event in raised) <= 1
         for event in raised:
             at = plan.weights.index(event.before_per_10k) if event.before_per_10k in plan.weights else None
             promoted = event.to_phase is Phase.PROMOTED
@@ -153,7 +157,7 @@ def test_the_weight_goes_up_only_while_progressing_and_one_step_at_a_time(
             assert after.step == len(plan.steps)
 
 
-@settings(deadline=None, max_examples=25)
+@walking
 @given(st.lists(plans, min_size=1, max_size=2), st.data())
 def test_states_and_events_come_back_from_json_as_they_were(
     some_plans: list[RolloutPlan], data: st.DataObject
@@ -165,7 +169,7 @@ def test_states_and_events_come_back_from_json_as_they_were(
         open_questions(after, plan)
 
 
-@settings(deadline=None, max_examples=25)
+@walking
 @given(plans, st.data())
 def test_a_refused_command_changes_nothing(plan: RolloutPlan, data: st.DataObject) -> None:
     for before, _, _, after, _ in looks(data, [plan], length=4):
