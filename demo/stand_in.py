@@ -47,7 +47,7 @@ class Behaviour:
     """How the next requests are answered.
 
     `chunk_delay_s` is the pause before each streamed piece; after `reset_after` pieces the connection
-    breaks off.
+    breaks off. A stream waits for `hold` after its first piece. `text` is what is said, `compress` in gzip.
     """
 
     status: int = 200
@@ -55,6 +55,9 @@ class Behaviour:
     chunk_delay_s: float = 0.0
     reset: bool = False
     reset_after: int | None = None
+    hold: asyncio.Event | None = None
+    text: str | None = None
+    compress: bool = False
 
 
 @dataclass
@@ -104,11 +107,14 @@ class StandIn:
         path = request.path
         for suffix, answer in _ANSWERS.items():
             if path.endswith(suffix):
-                text = f"{model} at {self.name} here"
+                text = self.behave.text or f"{model} at {self.name} here"
                 whole, events = answer(str(model), text, fields)
                 if fields.get("stream") is True and events:
                     return await self._stream(request, events)
-                return web.json_response(whole)
+                response = web.json_response(whole)
+                if self.behave.compress:
+                    response.enable_compression(web.ContentCoding.gzip)
+                return response
         return web.json_response({"server": self.name, "method": request.method, "path": path})
 
     async def _stream(self, request: web.Request, events: list[tuple[str | None, Any]]) -> web.StreamResponse:
@@ -117,6 +123,8 @@ class StandIn:
         for number, (name, data) in enumerate(events):
             if number == self.behave.reset_after and request.transport:
                 request.transport.abort()
+            if number == 1 and self.behave.hold is not None:
+                await self.behave.hold.wait()
             if self.behave.chunk_delay_s:
                 await asyncio.sleep(self.behave.chunk_delay_s)
             text = data if isinstance(data, str) else json.dumps(data)

@@ -11,6 +11,7 @@ from pathlib import Path
 from ext_proc.admin.app import AdminServer
 from ext_proc.config.load import Loaded
 from ext_proc.config.store import Store
+from ext_proc.core.copying import CopyBounds
 from ext_proc.core.errors import Reason, RouterError
 from ext_proc.core.settings import CausalLmSettings, Configuration
 from ext_proc.core.split import apply_weights
@@ -22,10 +23,14 @@ from ext_proc.router.ask import RouterAsker
 from ext_proc.router.build import build_causal_lm, build_router
 from ext_proc.router.engine_socket import EngineServer
 from ext_proc.server.grpc_server import GrpcServer
+from ext_proc.server.observing import Observing
 from ext_proc.server.routing import Live
 from ext_proc.server.servicer import Servicer
 from ext_proc.telemetry import Telemetry, log
 from ext_proc.telemetry.rollouts import RolloutTelemetry
+
+COPY_MARGIN_S = 10.0
+"""How much longer than Envoy a copy's slot waits for the copy's end, before it is free again."""
 
 
 async def build_live(configuration: Configuration) -> tuple[Live, RouterAsker]:
@@ -34,7 +39,7 @@ async def build_live(configuration: Configuration) -> tuple[Live, RouterAsker]:
     snapshot = configuration.snapshot
     if snapshot.policies:
         await _prepare(asker, snapshot.policies)
-    return Live(snapshot, asker, configuration.envoy.body_limit_bytes), asker
+    return Live(snapshot, asker, configuration.envoy.body_limit_bytes, configuration.comparison), asker
 
 
 async def _prepare(asker: RouterAsker, policies: tuple[Policy, ...]) -> None:
@@ -99,7 +104,9 @@ async def serve(loaded: Loaded) -> None:
     live, asker = await build_live(configuration)
     store = Store(live)
     controller = build_controller(configuration, store, telemetry)
-    servicer = Servicer(store.current, telemetry)
+    observing = Observing(telemetry, [telemetry.answers, *([controller] if controller else [])])
+    bounds = CopyBounds(configuration.envoy.request_timeout_s + COPY_MARGIN_S)
+    servicer = Servicer(store.current, telemetry, observing, bounds)
     grpc_server = GrpcServer(servicer, configuration.server, configuration.envoy.body_limit_bytes)
     stopping = asyncio.Event()
     admin = AdminServer(

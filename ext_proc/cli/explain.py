@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ext_proc import app
+from ext_proc.core.copying import CopyBounds
 from ext_proc.core.exchange import Decide, Part, RequestHeaders
 from ext_proc.core.settings import Configuration
 from ext_proc.core.split import laid_out
@@ -62,7 +63,7 @@ async def explain(
         Part.REQUEST_BODY, dialect, RequestHeaders(path="/v1/chat/completions", session_pin=session), body
     )
     try:
-        _, outcome = await route_request(live, request)
+        _, outcome = await route_request(live, request, CopyBounds())
     finally:
         await asker.close()
     return _described(outcome, live.snapshot)

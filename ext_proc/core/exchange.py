@@ -17,7 +17,7 @@ trailers, a second body message. They are acknowledged and change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -29,6 +29,7 @@ from ext_proc.core.types import Dialect
 class RequestHeaders:
     """The request's headers as far as they count. `ends_request` is set when no body follows.
 
+    `arch` holds this server's own headers, which only a role that comes after the decision sees.
     `path` holds bytes that are no UTF-8 as surrogates, to give them back unchanged.
     `attempt` is the target that an attempt goes to, `model` the one that the request was written for.
     """
@@ -42,6 +43,7 @@ class RequestHeaders:
     ends_request: bool = False
     attempt: str = ""
     model: str = ""
+    arch: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,32 @@ class Part(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerHeaders:
+    """An answer's headers as far as they count. `model` is the target that answered, if Envoy says so."""
+
+    status: int = 0
+    content_type: str = ""
+    content_encoding: str = ""
+    model: str = ""
+    ends_answer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerBody:
+    """A piece of an answer's body."""
+
+    body: bytes = field(repr=False)
+    ends_answer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Other:
     """A message that this role has no use for."""
 
     part: Part
 
 
-Event = RequestHeaders | RequestBody | Other
+Event = RequestHeaders | RequestBody | AnswerHeaders | AnswerBody | Other
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +147,10 @@ class Exchange:
                 return Acknowledge(Part.REQUEST_HEADERS)
             case RequestBody(body):
                 return self._receive_body(body)
+            case AnswerHeaders():
+                return Acknowledge(Part.RESPONSE_HEADERS)
+            case AnswerBody():
+                return Acknowledge(Part.RESPONSE_BODY)
             case Other(part):
                 return Acknowledge(part)
 

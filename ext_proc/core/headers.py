@@ -25,7 +25,17 @@ ATTEMPT = "x-arch-attempt"
 ATTEMPTS = "x-arch-attempts"
 """On the answer to a request that went to a chain: how many targets were tried."""
 
-DECISION = (CLUSTER, POLICY, MODEL, ARM, BUCKET, SHADOW, REASON, SPLIT, WRITTEN_FOR, FAILOVER, ATTEMPT)
+OBSERVE = "x-arch-observe"
+"""The answer is looked at. Its value, a random one, is where the answers to one request meet: a client may
+use one `x-request-id` for many requests."""
+
+NOISE = "x-arch-noise"
+"""Like `SHADOW`, for a copy to the model that answers itself."""
+
+DECISION = (
+    *(CLUSTER, POLICY, MODEL, ARM, BUCKET, SHADOW, REASON, SPLIT),
+    *(WRITTEN_FOR, FAILOVER, ATTEMPT, OBSERVE, NOISE),
+)
 """Only this server may set these: Envoy strips them from what clients send, before it routes."""
 
 SHOWN_TO_CLIENT = (POLICY, MODEL, REASON)
@@ -48,6 +58,15 @@ READ_BY_SERVER = (
 READ_OF_ATTEMPTS = (ATTEMPT, MODEL)
 """What Envoy sends besides for an attempt: where it goes, and whom the request was last written for."""
 
+READ_BY_OBSERVER = (
+    *(":status", "content-type", "content-encoding", "x-request-id"),
+    *(OBSERVE, POLICY, MODEL, ARM, BUCKET, SHADOW, NOISE),
+)
+"""All that the observe role gets of a request and its answer, besides the answer's body."""
+
+READ_OF_COPIES = (":status", OBSERVE, POLICY, MODEL)
+"""What the shadow role gets besides: whose copy it is, and the answer's status."""
+
 METADATA_NAMESPACE = "arch_ext_proc"
 """The dynamic metadata namespace that carries a decision to Envoy's access log."""
 
@@ -62,6 +81,9 @@ ROLE_ATTEMPT = "attempt"
 
 ROLE_SHADOW = "shadow"
 """The filter of a shadow cluster: makes a copy fit for the target that `TARGET` names."""
+
+ROLE_OBSERVE = "observe"
+"""The listener's second filter: sees answers pass, and says nothing."""
 
 TARGET = "x-arch-target"
 """gRPC initial metadata of the shadow role: the target's name in the configuration."""

@@ -23,7 +23,10 @@ class Observation:
     """One answer of one target.
 
     `arm` is empty for a copy and where no split decided. `status` is 0 when there was no answer at all.
-    `broken` says that an answer began well and did not end well: cut off, or an error event in a stream.
+    `broken` says that an answer began well and did not end well: an error event or no last event in a
+    stream, JSON that is not whole, or a copy's answer that the provider cut off. `cut` says that a primary's
+    answer stopped early and nobody knows by whom, most often by a client that left: no error, and its
+    tokens and `latency_s` are those of what had come.
     `fallback` says that another target than the first choice answered.
 
     Units: seconds from the request's last byte (`latency_s` to the answer's last byte, `first_byte_s` to
@@ -48,6 +51,7 @@ class Observation:
     broken: bool = False
     fallback: bool = False
     bucket: int | None = None
+    cut: bool = False
 
     @property
     def is_error(self) -> bool:

@@ -34,6 +34,10 @@ _TOOLS = ("tools", "functions")
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
+_STATEFUL = ("conversation", "previous_response_id", "background")
+"""Fields of the responses API that refer to what the provider keeps, or leave an answer there."""
+
+
 class _WrongType(Exception):
     """A field that routing reads has a type that its dialect does not allow."""
 
@@ -52,6 +56,12 @@ def dialect_of(method: str, path: str, content_type: str) -> Dialect | None:
     if media_type and media_type != "application/json" and not media_type.endswith("+json"):
         return None
     return _DIALECTS[path.rpartition("/v1/")[2]]
+
+
+def dialect_of_endpoint(path: str) -> Dialect | None:
+    """The dialect of a path that only ends as one of an LLM call, as a provider's own does."""
+    bare = path.partition("?")[0]
+    return next((dialect for end, dialect in _DIALECTS.items() if bare.endswith(f"/{end}")), None)
 
 
 def parse_call(dialect: Dialect, body: bytes) -> LlmCall | Reason:
@@ -74,6 +84,7 @@ def parse_call(dialect: Dialect, body: bytes) -> LlmCall | Reason:
             has_images=_has_images(fields),
             has_tools=any(fields.get(key) for key in _TOOLS),
             max_tokens=next((limit for key in _LIMITS if _is_whole(limit := fields.get(key))), 0),
+            is_stateful=dialect is Dialect.RESPONSES and any(fields.get(key) for key in _STATEFUL),
         )
     except _WrongType:
         return Reason.BODY_UNREADABLE

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ext_proc.core.observation import Comparison, Observation
 from ext_proc.core.rollout_types import Command
 from ext_proc.core.types import Message, Policy, Scores, Verdict
+from ext_proc.core.watching import Answer
 
 
 class Router(Protocol):
@@ -41,6 +42,13 @@ class ObservationSink(Protocol):
 
     def observed(self, observation: Observation) -> None:
         """Take one answer's figures. Never raises, never waits: it runs on the event loop."""
+
+
+class AnswerSink(Protocol):
+    """Whoever compares answers."""
+
+    def answered(self, answer: Answer) -> None:
+        """Take one answer, its contents too. Never raises, never waits: it runs on the event loop."""
 
 
 class ComparisonSink(Protocol):

@@ -9,7 +9,7 @@ import orjson
 from ext_proc.core import headers, inline, spans
 from ext_proc.core.paths import upstream_path
 from ext_proc.core.spans import Edit
-from ext_proc.core.types import Decision, LlmCall, Retry, Target
+from ext_proc.core.types import Decision, LlmCall, Retry, Target, copies_cluster
 
 AUTH_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 """Where clients put their keys. Each is removed before a request goes to a provider, unless that
@@ -50,6 +50,10 @@ def for_decision(decision: Decision, path: str) -> Mutation:
         shown.append((headers.WRITTEN_FOR, target.name))
         if len(decision.chain.targets) > 1:
             shown.append((headers.FAILOVER, try_timeout_ms(decision.chain.retry)))
+    if decision.noise is not None:
+        shown.append((headers.NOISE, copies_cluster(decision.noise)))
+    if decision.pair is not None:
+        shown.append((headers.OBSERVE, decision.pair))
     provider = for_target(target, path)
     return replace(provider, set=(*((name, value.encode()) for name, value in shown), *provider.set))
 

@@ -88,6 +88,7 @@ class LlmCall:
     `messages` holds every turn in order, system and tool turns too. `conversation_id` and `user_id`
     are whatever the dialect offers. `inline_policies` is None when the request brought none.
     `max_tokens` is how long its answer may be, 0 where it does not say.
+    `is_stateful`: it goes on with what the provider keeps, so a copy of it would change or miss that.
     """
 
     dialect: Dialect
@@ -100,6 +101,7 @@ class LlmCall:
     has_images: bool = False
     has_tools: bool = False
     max_tokens: int = 0
+    is_stateful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +325,8 @@ class Decision:
 
     `chain` begins with the target; None: there is nobody else to try. `arm` is None where no split
     decided, or where its target could not serve the call and another one does. `envoy_splits`: arm and
-    target are what the file's weights say, and Envoy's own may have changed since.
+    target are what the file's weights say, and Envoy's own may have changed since. `observed` asks for the
+    answers to be looked at; `pair` is the name under which they then meet.
     """
 
     target: Target
@@ -335,18 +338,40 @@ class Decision:
     observed: bool = False
     chain: Chain | None = None
     envoy_splits: bool = False
+    pair: str | None = None
 
     @property
     def cluster(self) -> str:
         """The Envoy cluster that takes the request."""
         return self.chain.cluster if self.chain is not None else self.target.cluster
 
+    @property
+    def noise(self) -> Target | None:
+        """The target that gets a second copy of what it answers, for the noise floor; None without one."""
+        shadow, target = self.shadow, self.target
+        if shadow is None or not shadow.noise_floor or self.arm is None or shadow.target.name == target.name:
+            return None
+        return target
+
+
+class CopyRefusal(StrEnum):
+    """Why a sampled request was not copied: a metric label."""
+
+    CONCURRENT = "concurrent"
+    RATE = "rate"
+    BODY = "body"
+    STATEFUL = "stateful"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one request. `verdict` and `router_s` are None when no router was asked."""
+    """What became of one request. `verdict` and `router_s` are None when no router was asked.
+
+    `refused` is the shadow that would have got a copy, and why it did not.
+    """
 
     decision: Decision
     total_s: float
     verdict: Verdict | None = None
     router_s: float | None = None
+    refused: tuple[Shadow, CopyRefusal] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
 
 from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
@@ -44,7 +43,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.v3 import Percent
 
 from ext_proc.core.settings import Address, Configuration, Upstream
-from ext_proc.core.types import Shadow
+from ext_proc.core.types import Target, copies_cluster
 from ext_proc.envoy_config.filters import shadow_ext_proc, upstream_codec
 from ext_proc.envoy_config.typed import address, exactly, pack, seconds
 
@@ -83,22 +82,33 @@ def providers(configuration: Configuration, ca_file: str) -> list[Cluster]:
 
 
 def shadows(configuration: Configuration, ca_file: str) -> list[Cluster]:
-    """One cluster per shadow target: the provider's hosts behind a filter that rewrites the copies."""
+    """One cluster per target of copies: the provider's hosts behind a filter that rewrites the copies.
+
+    Envoy itself bounds the copies on their way too, should whoever decides them lose count.
+    """
     upstreams = {upstream.cluster: upstream for upstream in configuration.upstreams}
     clusters = []
-    for shadow in shadows_of(configuration):
-        upstream = upstreams.get(shadow.target.cluster)
+    for target, max_concurrent in copied_to(configuration).values():
+        upstream = upstreams.get(target.cluster)
         if upstream is not None:
-            filters = [shadow_ext_proc(configuration, shadow.target), upstream_codec()]
+            filters = [shadow_ext_proc(configuration, target), upstream_codec()]
             options = HttpProtocolOptions(http_filters=filters)
-            clusters.append(_provider(upstream, configuration, shadow.cluster, options, ca_file))
+            cluster = _provider(upstream, configuration, copies_cluster(target), options, ca_file)
+            cluster.circuit_breakers = _generous(max_concurrent)
+            clusters.append(cluster)
     return clusters
 
 
-def shadows_of(configuration: Configuration) -> Iterable[Shadow]:
-    """Every shadow of the configuration, each target once."""
-    routes = configuration.snapshot.routes.values()
-    return {shadow.target.name: shadow for route in routes for shadow in route.shadows}.values()
+def copied_to(configuration: Configuration) -> dict[str, tuple[Target, int]]:
+    """Every target that may get copies, by name, with how many of them may be on their way in all."""
+    found: dict[str, tuple[Target, int]] = {}
+    for route in configuration.snapshot.routes.values():
+        for shadow in route.shadows:
+            own = [arm.target for arm in route.arms] if shadow.noise_floor else []
+            for target in {target.name: target for target in (shadow.target, *own)}.values():
+                _, others = found.get(target.name, (target, 0))
+                found[target.name] = target, others + shadow.max_concurrent
+    return found
 
 
 def server(configuration: Configuration, servers: tuple[Address, ...]) -> Cluster:

@@ -35,10 +35,14 @@ from ext_proc.envoy_config.typed import exactly, overwrite, pack, regex, seconds
 EXT_PROC = "envoy.filters.http.ext_proc"
 """The filter's name: a route that needs another setting says so under it."""
 
+OBSERVE = "envoy.filters.http.ext_proc.observe"
+"""The second filter's name, which is free to choose: its type is told by its configuration."""
+
 _SEND = ProcessingModeHeaderSendMode.SEND
 _SKIP = ProcessingModeHeaderSendMode.SKIP
 _BUFFERED = ProcessingModeBodySendMode.BUFFERED
 _NONE = ProcessingModeBodySendMode.NONE
+_STREAMED = ProcessingModeBodySendMode.STREAMED
 
 
 def own_headers(configuration: Configuration) -> TypedExtensionConfig:
@@ -71,13 +75,40 @@ def ext_proc(configuration: Configuration) -> HttpFilter:
     return HttpFilter(name=EXT_PROC, typed_config=pack(processor))
 
 
+def observe_ext_proc(configuration: Configuration) -> HttpFilter:
+    """The filter that shows the server answers as they pass, on routes that do not disable it.
+
+    In observability mode Envoy sends and waits for nothing, so no byte of an answer is held back.
+    """
+    processor = ExternalProcessor(
+        grpc_service=_service(configuration, {headers.ROLE: headers.ROLE_OBSERVE}),
+        observability_mode=True,
+        failure_mode_allow=True,
+        processing_mode=ProcessingMode(
+            request_header_mode=_SEND,
+            request_body_mode=_NONE,
+            request_trailer_mode=_SKIP,
+            response_header_mode=_SEND,
+            response_body_mode=_STREAMED,
+            response_trailer_mode=_SKIP,
+        ),
+        forward_rules=_forward(headers.READ_BY_OBSERVER),
+        stat_prefix="observe",
+    )
+    return HttpFilter(name=OBSERVE, typed_config=pack(processor))
+
+
 def shadow_ext_proc(configuration: Configuration, target: Target) -> HttpFilter:
-    """The upstream filter of a shadow cluster, which makes a copy fit for its target.
+    """The upstream filter of a shadow cluster, which makes a copy fit for its target and sees its answer.
 
     It fails closed: a copy that nobody rewrote carries the primary provider's key.
     """
-    processor = _processor(configuration, {headers.ROLE: headers.ROLE_SHADOW, headers.TARGET: target.name})
+    metadata = {headers.ROLE: headers.ROLE_SHADOW, headers.TARGET: target.name}
+    processor = _processor(configuration, metadata, headers.READ_OF_COPIES)
     processor.stat_prefix = "shadow"
+    if processor.processing_mode is not None:
+        processor.processing_mode.response_header_mode = _SEND
+        processor.processing_mode.response_body_mode = _STREAMED
     return HttpFilter(name=EXT_PROC, typed_config=pack(processor))
 
 
@@ -110,10 +141,7 @@ def _processor(
     envoy = configuration.envoy
     read = (*headers.READ_BY_SERVER, *also_read)
     return ExternalProcessor(
-        grpc_service=GrpcService(
-            envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=envoy.ext_proc_cluster),
-            initial_metadata=[HeaderValue(key=key, value=value) for key, value in metadata.items()],
-        ),
+        grpc_service=_service(configuration, metadata),
         # The headers must be sent, or they would reach the router before the body has been read.
         processing_mode=_mode(_BUFFERED),
         message_timeout=seconds(envoy.message_timeout_s),
@@ -123,9 +151,21 @@ def _processor(
         mutation_rules=HeaderMutationRules(
             allow_all_routing=True, disallow_expression=regex(":(?:method|scheme)"), disallow_is_error=False
         ),
-        forward_rules=HeaderForwardingRules(
-            allowed_headers=ListStringMatcher(patterns=[exactly(name) for name in read])
-        ),
+        forward_rules=_forward(read),
+    )
+
+
+def _service(configuration: Configuration, metadata: dict[str, str]) -> GrpcService:
+    return GrpcService(
+        envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=configuration.envoy.ext_proc_cluster),
+        initial_metadata=[HeaderValue(key=key, value=value) for key, value in metadata.items()],
+    )
+
+
+def _forward(names: tuple[str, ...]) -> HeaderForwardingRules:
+    """Which headers Envoy sends, of a request and of an answer alike."""
+    return HeaderForwardingRules(
+        allowed_headers=ListStringMatcher(patterns=[exactly(name) for name in names])
     )
 
 

@@ -13,7 +13,7 @@ from envoy_data_plane.google.protobuf import Struct
 
 from ext_proc.core import headers
 from ext_proc.core.settings import Configuration
-from ext_proc.envoy_config.filters import ext_proc, own_headers, router
+from ext_proc.envoy_config.filters import ext_proc, observe_ext_proc, own_headers, router
 from ext_proc.envoy_config.routes import route_configuration
 from ext_proc.envoy_config.typed import address, pack, seconds
 
@@ -52,7 +52,7 @@ def listener(configuration: Configuration) -> Listener:
         stat_prefix="llm",
         route_config=route_configuration(configuration),
         early_header_mutation_extensions=[own_headers(configuration)],
-        http_filters=[ext_proc(configuration), router()],
+        http_filters=[ext_proc(configuration), observe_ext_proc(configuration), router()],
         # A model may think for minutes before its first byte.
         stream_idle_timeout=seconds(envoy.request_timeout_s),
         access_log=[

@@ -73,8 +73,13 @@ def render_filter(
             {"early_header_mutation_extensions": [as_dict(filters.own_headers(configuration))]},
         ),
         (
-            "In the HTTP connection manager's http_filters, before envoy.filters.http.router.",
-            {"http_filters": [as_dict(filters.ext_proc(configuration))]},
+            "In the HTTP connection manager's http_filters, in this order, before envoy.filters.http.router.",
+            {
+                "http_filters": [
+                    as_dict(filters.ext_proc(configuration)),
+                    as_dict(filters.observe_ext_proc(configuration)),
+                ]
+            },
         ),
         (
             "In the virtual host, in this order, before any route that matches the same paths; the last\n"

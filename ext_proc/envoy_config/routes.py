@@ -1,6 +1,8 @@
-"""The routes: decided by the server (for a chain or not), an LLM call that no server decided, the rest."""
+"""The routes: decided by the server (for a chain or not, observed or not), undecided LLM calls, the rest."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
 from envoy_data_plane.envoy.config.core.v3 import HeaderValueOption
@@ -27,7 +29,7 @@ from ext_proc.core.settings import Configuration
 from ext_proc.core.split import laid_out
 from ext_proc.core.types import Route as PolicyRoute
 from ext_proc.core.types import Target
-from ext_proc.envoy_config.filters import EXT_PROC
+from ext_proc.envoy_config.filters import EXT_PROC, OBSERVE
 from ext_proc.envoy_config.typed import exactly, overwrite, pack, regex, seconds
 
 SERVER_UNAVAILABLE = "server_unavailable"
@@ -35,6 +37,9 @@ SERVER_UNAVAILABLE = "server_unavailable"
 
 RUNTIME_PREFIX = "arch.split"
 """Envoy's runtime key for an arm's weight: this, a dot, and the arm's cluster."""
+
+COPIES = (headers.SHADOW, headers.NOISE)
+"""The headers that name the clusters of copies."""
 
 _ATTEMPTS = overwrite(headers.ATTEMPTS, "%UPSTREAM_REQUEST_ATTEMPT_COUNT%")
 _ENDPOINT_OF_LLM_PATH = f"^{ENDPOINT_OF_PATH}$"
@@ -56,12 +61,12 @@ def route_configuration(configuration: Configuration) -> RouteConfiguration:
 
 def routes(configuration: Configuration) -> list[Route]:
     """The routes alone, for a virtual host that is already there."""
+    decided = [*_splits(configuration), *_failovers(configuration), _decided(configuration)]
     return [
-        *_splits(configuration),
-        *_failovers(configuration),
-        _decided(configuration),
-        _undecided(configuration),
-        _everything_else(configuration),
+        *map(_observed, decided),
+        *map(_unobserved, decided),
+        _unobserved(_undecided(configuration)),
+        _unobserved(_everything_else(configuration)),
     ]
 
 
@@ -123,6 +128,21 @@ def _failovers(configuration: Configuration) -> list[Route]:
     return routes
 
 
+def _observed(route: Route) -> Route:
+    """The same route for requests whose answers the server wants to see."""
+    if route.match is None:
+        return route
+    says_so = HeaderMatcher(name=headers.OBSERVE, present_match=True)
+    match = replace(route.match, headers=[*route.match.headers, says_so])
+    return replace(route, name=f"{route.name}-observed", match=match)
+
+
+def _unobserved(route: Route) -> Route:
+    """The same route without a second stream for the answer."""
+    disabled = {OBSERVE: pack(ExtProcPerRoute(disabled=True))}
+    return replace(route, typed_per_filter_config={**route.typed_per_filter_config, **disabled})
+
+
 def _decided(configuration: Configuration) -> Route:
     """The server has spoken: `x-arch-model` is there, and clients cannot send it.
 
@@ -133,7 +153,7 @@ def _decided(configuration: Configuration) -> Route:
         match=RouteMatch(prefix="/", headers=[HeaderMatcher(name=headers.MODEL, present_match=True)]),
         route=RouteAction(
             cluster_header=headers.CLUSTER,
-            request_mirror_policies=[_shadow(configuration)],
+            request_mirror_policies=[_copies(configuration, name) for name in COPIES],
             timeout=seconds(configuration.envoy.request_timeout_s),
             idle_timeout=seconds(configuration.envoy.request_timeout_s),
         ),
@@ -141,16 +161,16 @@ def _decided(configuration: Configuration) -> Route:
     )
 
 
-def _shadow(configuration: Configuration) -> RouteActionRequestMirrorPolicy:
+def _copies(configuration: Configuration, header: str) -> RouteActionRequestMirrorPolicy:
     """The copy goes without any key, so that no provider sees another's whatever its cluster does.
 
     Nor does it tell the address of this machine, which Envoy adds to copies as `x-forwarded-for`.
     """
     credentials = {target.credential for target in configuration.snapshot.targets.values()}
     own = sorted({credential.header for credential in credentials if credential} - set(AUTH_HEADERS))
-    removed = (*AUTH_HEADERS, *own, headers.SHADOW, "x-forwarded-for", "x-envoy-internal")
+    removed = (*AUTH_HEADERS, *own, *COPIES, "x-forwarded-for", "x-envoy-internal")
     return RouteActionRequestMirrorPolicy(
-        cluster_header=headers.SHADOW,
+        cluster_header=header,
         request_headers_mutations=[HeaderMutation(remove=name) for name in removed],
     )
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from time import perf_counter
+import secrets
+from dataclasses import dataclass, replace
+from time import monotonic, perf_counter
 
 from ext_proc.core import encodings, parse, rewrite
+from ext_proc.core.copying import CopyBounds
 from ext_proc.core.decide import Question, decide, settle_or_ask
 from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Decide
 from ext_proc.core.ports import Asker
 from ext_proc.core.rewrite import Mutation
-from ext_proc.core.types import Caller, Decision, Outcome, Snapshot
+from ext_proc.core.settings import ComparisonSettings
+from ext_proc.core.types import Caller, CopyRefusal, Decision, LlmCall, Outcome, Shadow, Snapshot
+
+_COMPARISON = ComparisonSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +27,16 @@ class Live:
     snapshot: Snapshot
     asker: Asker
     body_limit_bytes: int
+    comparison: ComparisonSettings = _COMPARISON
 
 
-async def route_request(live: Live, request: Decide) -> tuple[Mutation, Outcome]:
-    """Decide where one request goes and what must change in it.
+async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tuple[Mutation, Outcome]:
+    """Decide where one request goes and what must change in it. `bounds` admits copies or does not.
 
     Errors: none of its own. A body that cannot be read goes unchanged to the default target.
     """
     started = perf_counter()
-    verdict, router_s = None, None
+    verdict, router_s, refused = None, None, None
     content = await _unpacked(live, request)
     if isinstance(content, Reason):
         return fall_back(live, request, content, started)
@@ -43,12 +49,31 @@ async def route_request(live: Live, request: Decide) -> tuple[Mutation, Outcome]
         verdict = await live.asker.ask(call.messages, answer.policies)
         router_s = perf_counter() - asked
         caller = Caller(request.headers.request_id, request.headers.session_pin)
-        answer = decide(live.snapshot, answer, verdict, caller)
+        answer, refused = _observed(decide(live.snapshot, answer, verdict, caller), call, request, bounds)
     mutation = rewrite.for_decision(answer, request.headers.path)
     body = rewrite.rewrite_body(content, call, answer.target.model)
     if body is not content:
         mutation = rewrite.with_body(mutation, body, was_encoded=content is not request.body)
-    return mutation, Outcome(answer, perf_counter() - started, verdict, router_s)
+    return mutation, Outcome(answer, perf_counter() - started, verdict, router_s, refused)
+
+
+def _observed(
+    decision: Decision, call: LlmCall, request: Decide, bounds: CopyBounds
+) -> tuple[Decision, tuple[Shadow, CopyRefusal] | None]:
+    """The decision with a name under which its answers meet, and without copies that may not be made."""
+    if not decision.observed:
+        return decision, None
+    pair = secrets.token_hex(8)
+    decision = replace(decision, pair=pair)
+    shadow = decision.shadow
+    if shadow is None:
+        return decision, None
+    if call.is_stateful:
+        return replace(decision, shadow=None), (shadow, CopyRefusal.STATEFUL)
+    targets = [shadow.target, *([decision.noise] if decision.noise else [])]
+    copies = [(pair, target.name) for target in targets]
+    refusal = bounds.admit(decision.policy or "", shadow, copies, len(request.body), monotonic())
+    return (decision, None) if refusal is None else (replace(decision, shadow=None), (shadow, refusal))
 
 
 def fall_back(live: Live, request: Decide, reason: Reason, started: float) -> tuple[Mutation, Outcome]:

@@ -9,11 +9,13 @@ from typing import Any
 import grpc
 
 from ext_proc.core import headers
+from ext_proc.core.copying import CopyBounds
 from ext_proc.core.errors import Reason
-from ext_proc.core.exchange import Acknowledge, AwaitBody, Decide, Exchange, Pass
+from ext_proc.core.exchange import Acknowledge, AwaitBody, Decide, Event, Exchange, Pass
 from ext_proc.server import wire
 from ext_proc.server.attempts import rewrite_attempt
 from ext_proc.server.copies import classify_copy, rewrite_copy
+from ext_proc.server.observing import CopyAnswer, Observing
 from ext_proc.server.routing import Live, fall_back, route_request
 from ext_proc.telemetry import Telemetry
 
@@ -21,9 +23,17 @@ from ext_proc.telemetry import Telemetry
 class Servicer:
     """All roles of the service. `current` gives the configuration in force; each stream asks it once."""
 
-    def __init__(self, current: Callable[[], Live], telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        current: Callable[[], Live],
+        telemetry: Telemetry,
+        observing: Observing | None = None,
+        bounds: CopyBounds | None = None,
+    ) -> None:
         self._current = current
         self._telemetry = telemetry
+        self._observing = observing or Observing(telemetry)
+        self._bounds = bounds or CopyBounds()
 
     async def process(self, _: Any, context: Any) -> None:
         """Serve one stream, in the role that its initial metadata names; `route` if it names none."""
@@ -33,9 +43,9 @@ class Servicer:
         try:
             role = metadata.get(headers.ROLE)
             if role == headers.ROLE_SHADOW:
-                name = metadata.get(headers.TARGET, "")
-                exchange = Exchange(classify_copy)
-                await self._serve(context, exchange, lambda request: self._rewrite_copy(live, name, request))
+                await self._copy(live, metadata.get(headers.TARGET, ""), context)
+            elif role == headers.ROLE_OBSERVE:
+                await self._observing.observe(live, context)
             elif role == headers.ROLE_ATTEMPT:
                 exchange = Exchange(classify_copy)
                 await self._serve(context, exchange, lambda request: self._rewrite_attempt(live, request))
@@ -45,9 +55,13 @@ class Servicer:
             self._telemetry.stream_closed()
 
     async def _serve(
-        self, context: Any, exchange: Exchange, decide: Callable[[Decide], Awaitable[bytes]]
+        self,
+        context: Any,
+        exchange: Exchange,
+        decide: Callable[[Decide], Awaitable[bytes]],
+        see: Callable[[Event], None] = lambda _: None,
     ) -> None:
-        """One answer per message, in order, until Envoy ends the stream."""
+        """One answer per message, in order, until Envoy ends the stream. `see` is shown each event."""
         while (message := await context.read()) is not grpc.aio.EOF:
             event = wire.read(message)
             # It holds a second copy of the body, for which nobody has a use while the router thinks.
@@ -57,6 +71,7 @@ class Servicer:
                 # makes Envoy go on without us.
                 self._telemetry.unknown_message()
                 return
+            see(event)
             match exchange.receive(event):
                 case AwaitBody():
                     answer = wire.AWAIT_BODY
@@ -72,7 +87,7 @@ class Servicer:
     async def _decide(self, live: Live, request: Decide) -> bytes:
         started = perf_counter()
         try:
-            mutation, outcome = await route_request(live, request)
+            mutation, outcome = await route_request(live, request, self._bounds)
             answer = wire.write(request.part, mutation, outcome.decision)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not cost the client its request
             self._telemetry.bug(error, request.headers.request_id)
@@ -90,7 +105,15 @@ class Servicer:
         self._telemetry.attempted(request, live.snapshot, is_refused=mutation is None)
         return wire.REFUSE if mutation is None else wire.write(request.part, mutation, None)
 
-    async def _rewrite_copy(self, live: Live, name: str, request: Decide) -> bytes:
+    async def _copy(self, live: Live, name: str, context: Any) -> None:
+        answer = CopyAnswer(self._observing, live, name, self._bounds)
+        rewrite = lambda request: self._rewrite_copy(live, name, request, answer)  # noqa: E731
+        try:
+            await self._serve(context, Exchange(classify_copy), rewrite, answer.see)
+        finally:
+            answer.finish()
+
+    async def _rewrite_copy(self, live: Live, name: str, request: Decide, answer: CopyAnswer) -> bytes:
         target = live.snapshot.targets.get(name)
         try:
             mutation = await rewrite_copy(request, target, live.body_limit_bytes) if target else None
@@ -99,5 +122,7 @@ class Servicer:
             mutation = None
         if mutation is None:
             self._telemetry.copy_dropped(name if target else "")
+            answer.dropped(request)
             return wire.DROP
+        answer.sent(request, mutation.body or b"")
         return wire.write(request.part, mutation, None)

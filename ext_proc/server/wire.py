@@ -13,7 +13,7 @@ from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from ext_proc.core import headers
-from ext_proc.core.exchange import Event, Other, Part, RequestBody, RequestHeaders
+from ext_proc.core.exchange import AnswerBody, AnswerHeaders, Event, Other, Part, RequestBody, RequestHeaders
 from ext_proc.core.rewrite import Mutation
 from ext_proc.core.types import Decision
 
@@ -47,17 +47,15 @@ def read(message: Any) -> Event | None:
         return RequestBody(message.request_body.body)
     if kind == "request_headers":
         return _read_headers(message.request_headers)
+    if kind == "response_headers":
+        return _read_answer_headers(message.response_headers)
+    if kind == "response_body":
+        return AnswerBody(message.response_body.body, message.response_body.end_of_stream)
     return Other(_PARTS[kind]) if kind else None
 
 
 def _read_headers(message: Any) -> RequestHeaders:
-    values = {
-        # A path goes back to Envoy as it came, byte for byte; the others are only read.
-        header.key: (header.raw_value or header.value.encode()).decode(
-            "utf-8", "surrogateescape" if header.key == ":path" else "replace"
-        )
-        for header in message.headers.headers
-    }
+    values = _values(message)
     pins = (values.get(name) for name in headers.SESSION_PINS)
     return RequestHeaders(
         method=values.get(":method", ""),
@@ -69,7 +67,30 @@ def _read_headers(message: Any) -> RequestHeaders:
         ends_request=message.end_of_stream,
         attempt=values.get(headers.ATTEMPT, ""),
         model=values.get(headers.MODEL, ""),
+        arch={name: values[name] for name in headers.DECISION if name in values},
     )
+
+
+def _read_answer_headers(message: Any) -> AnswerHeaders:
+    values = _values(message)
+    status = values.get(":status", "")
+    return AnswerHeaders(
+        status=int(status) if status.isascii() and status.isdigit() else 0,
+        content_type=values.get("content-type", ""),
+        content_encoding=values.get("content-encoding", ""),
+        model=values.get(headers.MODEL, ""),
+        ends_answer=message.end_of_stream,
+    )
+
+
+def _values(message: Any) -> dict[str, str]:
+    return {
+        # A path goes back to Envoy as it came, byte for byte; the others are only read.
+        header.key: (header.raw_value or header.value.encode()).decode(
+            "utf-8", "surrogateescape" if header.key == ":path" else "replace"
+        )
+        for header in message.headers.headers
+    }
 
 
 def write(part: Part, mutation: Mutation, decision: Decision | None) -> bytes:

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from ext_proc.core.exchange import Decide
 from ext_proc.core.types import Outcome, Snapshot
 from ext_proc.telemetry import log
+from ext_proc.telemetry.answers import AnswerMetrics
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 INLINE = "(inline)"
@@ -25,6 +26,7 @@ class Telemetry:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         prefix = "arch_ext_proc"
+        self.answers = AnswerMetrics(registry, prefix)
         self._decisions = Counter(
             f"{prefix}_decisions",
             "Requests decided, by policy, model, arm of the split, and reason.",
@@ -157,6 +159,8 @@ class Telemetry:
             self._router_s.observe(outcome.router_s)
         if decision.shadow is not None:
             self._shadows.labels(policy, decision.shadow.target.name).inc()
+        if outcome.refused is not None:
+            self.answers.copy_refused(policy, *outcome.refused)
         log.event(
             logging.WARNING if reason.is_fallback else logging.DEBUG,
             "decided",

@@ -33,11 +33,12 @@ def split_by_envoy(weights: Sequence[float]) -> Configuration:
 
 
 def rendered_split(configuration: Configuration) -> dict[str, Any]:
-    (found,) = [
+    found, unobserved = [
         split
         for route in map(as_dict, routes(configuration))
         if (split := route["route"].get("weighted_clusters"))
     ]
+    assert found == unobserved
     assert isinstance(found, dict)
     return found
 

@@ -1,0 +1,84 @@
+"""How many copies there may be: the bounds of every shadow, kept by whoever decides to make one.
+
+A slot is taken when a copy is decided. It is free again when the copy's answer has ended, when nothing
+was heard of the copy for a while (Envoy did not make it), or when Envoy must have given it up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ext_proc.core.types import CopyRefusal, Shadow
+
+CLAIM_S = 15.0
+"""How long a copy may take from its decision to its cluster, before it counts as never made."""
+
+_MINUTE_S = 60.0
+
+Copy = tuple[str, str]
+"""The pair that a copy belongs to, and the target that gets it."""
+
+
+@dataclass(slots=True)
+class _Use:
+    """What one shadow of one policy has on its way, each until a time, and when it last got copies."""
+
+    slots: dict[Copy, float] = field(default_factory=dict)
+    recent: deque[float] = field(default_factory=deque)
+
+
+class CopyBounds:
+    """Admits copies. `limit_s` is when Envoy gives up a copy. `now` is any clock that only goes forward."""
+
+    def __init__(self, limit_s: float = 600.0) -> None:
+        self._limit_s = limit_s
+        self._uses: dict[tuple[str, str], _Use] = {}
+        self._owners: dict[Copy, _Use] = {}
+
+    @property
+    def on_their_way(self) -> int:
+        """Copies without an answer yet."""
+        return len(self._owners)
+
+    def admit(
+        self,
+        policy: str,
+        shadow: Shadow,
+        copies: Sequence[Copy],
+        body_bytes: int,
+        now: float,
+    ) -> CopyRefusal | None:
+        """Take slots for the copies of one request, or say why there are none: all of them or nothing."""
+        if body_bytes > shadow.max_body_bytes:
+            return CopyRefusal.BODY
+        use = self._uses.setdefault((policy, shadow.target.name), _Use())
+        if len(use.slots) + len(copies) > shadow.max_concurrent:
+            self._free_expired(use, now)
+            if len(use.slots) + len(copies) > shadow.max_concurrent:
+                return CopyRefusal.CONCURRENT
+        while use.recent and (shadow.max_per_minute is None or use.recent[0] <= now - _MINUTE_S):
+            use.recent.popleft()
+        if shadow.max_per_minute is not None:
+            if len(use.recent) + len(copies) > shadow.max_per_minute:
+                return CopyRefusal.RATE
+            use.recent.extend([now] * len(copies))
+        for copy in copies:
+            use.slots[copy] = now + CLAIM_S
+            self._owners[copy] = use
+        return None
+
+    def began(self, copy: Copy, now: float) -> None:
+        """A copy is at its cluster: it may take as long as Envoy lets it."""
+        if (use := self._owners.get(copy)) is not None:
+            use.slots[copy] = now + self._limit_s
+
+    def ended(self, copy: Copy) -> None:
+        """A copy's answer has ended, one way or another."""
+        if (use := self._owners.pop(copy, None)) is not None:
+            use.slots.pop(copy, None)
+
+    def _free_expired(self, use: _Use, now: float) -> None:
+        for copy in [copy for copy, deadline in use.slots.items() if deadline <= now]:
+            self.ended(copy)

@@ -1,0 +1,206 @@
+"""Answers are seen while they pass, and no client notices."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from demo.stand_in import Behaviour
+from tests.support.mesh import (
+    CLIENT_HEADERS,
+    CODING,
+    CONFIGS,
+    TRAVELLING,
+    Mesh,
+    chat,
+    eventually,
+    running_mesh,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LEGAL = "questions of law: contracts, terms and conditions, privacy and compliance"
+CODE = "code generation"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def observing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    folder = tmp_path_factory.mktemp("observe")
+    async with running_mesh(CONFIGS / "observe.yaml", folder, "openai", "next", log_level="DEBUG") as mesh:
+        yield mesh
+
+
+@pytest.fixture
+def mesh(observing: Mesh) -> Mesh:
+    observing.forget()
+    return observing
+
+
+class Counted:
+    """What a counter of the policy's primary answers rose by since the test began."""
+
+    def __init__(self, mesh: Mesh, before: dict[str, float]) -> None:
+        self._mesh = mesh
+        self._before = before
+
+    async def of(self, name: str, **labels: str) -> float:
+        found = await self._mesh.counted(f"arch_ext_proc_{name}", **labels)
+        return found - self._before.get(f"{name} {sorted(labels.items())}", 0.0)
+
+    async def reaches(self, number: float, name: str, **labels: str) -> None:
+        async with asyncio.timeout(60):
+            while await self.of(name, **labels) < number:
+                await asyncio.sleep(0.02)
+        assert await self.of(name, **labels) == number
+
+
+async def counting(mesh: Mesh, *series: tuple[str, dict[str, str]]) -> Counted:
+    before = {
+        f"{name} {sorted(labels.items())}": await mesh.counted(f"arch_ext_proc_{name}", **labels)
+        for name, labels in series
+    }
+    return Counted(mesh, before)
+
+
+ANSWERS = ("answers_total", {"policy": CODE, "model": "openai/gpt-4o", "arm": "baseline", "status": "2xx"})
+TOKENS = ("answer_tokens_total", {"policy": CODE, "direction": "out"})
+COST = ("answer_cost_total", {"policy": CODE})
+ERRORS = ("answer_errors_total", {"policy": CODE})
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/chat/completions", {}),
+        ("/v1/chat/completions", {"stream": True, "stream_options": {"include_usage": True}}),
+        ("/v1/responses", {"input": CODING}),
+        ("/v1/responses", {"input": CODING, "stream": True}),
+        ("/v1/messages", {}),
+        ("/v1/messages", {"stream": True}),
+    ],
+    ids=["chat", "chat streamed", "responses", "responses streamed", "messages", "messages streamed"],
+)
+async def test_status_tokens_and_cost_of_every_api_are_counted(
+    mesh: Mesh, path: str, fields: dict[str, object]
+) -> None:
+    counted = await counting(mesh, ANSWERS, TOKENS, COST, ERRORS)
+    reply = await mesh.send(chat(CODING, **fields), path)
+    assert (reply.status, reply.policy) == (200, CODE)
+    await counted.reaches(1, ANSWERS[0], **ANSWERS[1])
+    assert await counted.of(TOKENS[0], **TOKENS[1]) == 5
+    assert await counted.of(COST[0], **COST[1]) == 9 * 1 + 5 * 2
+    assert await counted.of(ERRORS[0], **ERRORS[1]) == 0
+
+
+async def test_a_compressed_answer_is_read_and_reaches_the_client_compressed(mesh: Mesh) -> None:
+    mesh.providers["openai"].behave = Behaviour(compress=True)
+    counted = await counting(mesh, ANSWERS, TOKENS)
+    reply = await mesh.send(chat(CODING), headers=[("accept-encoding", "gzip")])
+    assert reply.headers["content-encoding"] == "gzip"
+    assert b"gpt-4o at openai here" in reply.body
+    await counted.reaches(1, ANSWERS[0], **ANSWERS[1])
+    assert await counted.of(TOKENS[0], **TOKENS[1]) == 5
+
+
+async def test_an_error_is_an_answer_too(mesh: Mesh) -> None:
+    mesh.providers["openai"].behave = Behaviour(status=503)
+    labels = {"policy": CODE, "status": "5xx"}
+    counted = await counting(mesh, ("answers_total", labels), ERRORS)
+    assert (await mesh.ask()).status == 503
+    await counted.reaches(1, "answers_total", **labels)
+    assert await counted.of(ERRORS[0], **ERRORS[1]) == 1
+
+
+async def test_a_provider_that_breaks_off_before_it_answers_is_an_error(mesh: Mesh) -> None:
+    mesh.providers["openai"].behave = Behaviour(reset=True)
+    counted = await counting(mesh, ERRORS)
+    assert (await mesh.ask()).status == 503
+    await counted.reaches(1, ERRORS[0], **ERRORS[1])
+
+
+async def test_a_policy_that_is_not_observed_has_no_second_stream(mesh: Mesh) -> None:
+    before = await mesh.envoy_stats("observe.streams_started")
+    assert (await mesh.ask(LEGAL)).policy == "legal"
+    await mesh.send(b"not json")
+    await mesh.send(None, "/v1/models", method="GET")
+    assert await mesh.envoy_stats("observe.streams_started") == before
+    await mesh.ask()
+    after = await mesh.envoy_stats("observe.streams_started")
+    assert sum(after.values()) == sum(before.values()) + 1
+
+
+async def first_event_before_the_second_is_sent(mesh: Mesh, text: str = CODING) -> None:
+    """The provider sends its second event only when the client has the first one."""
+    hold = asyncio.Event()
+    mesh.providers["openai"].behave = Behaviour(hold=hold)
+    url = f"{mesh.stack.url}/v1/chat/completions"
+    async with mesh.http.post(url, json=chat(text, stream=True), headers=CLIENT_HEADERS) as answer:
+        first = await asyncio.wait_for(answer.content.readuntil(b"\n\n"), 60)
+        assert b'"role": "assistant"' in first
+        assert not hold.is_set()
+        hold.set()
+        assert (await answer.content.read()).endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("text", [CODING, TRAVELLING], ids=["observed", "observed and copied"])
+async def test_the_first_event_of_a_stream_is_not_held_back(mesh: Mesh, text: str) -> None:
+    counted = await counting(mesh, ANSWERS)
+    await first_event_before_the_second_is_sent(mesh, text)
+    if text == CODING:
+        await counted.reaches(1, ANSWERS[0], **ANSWERS[1])
+
+
+async def test_a_server_that_hangs_while_an_answer_passes_costs_the_client_nothing(mesh: Mesh) -> None:
+    hold = asyncio.Event()
+    mesh.providers["openai"].behave = Behaviour(hold=hold, text="word " * 50_000)
+    url = f"{mesh.stack.url}/v1/chat/completions"
+    async with mesh.http.post(url, json=chat(CODING, stream=True), headers=CLIENT_HEADERS) as answer:
+        await answer.content.readuntil(b"\n\n")
+        mesh.stack.server.send(signal.SIGSTOP)
+        try:
+            hold.set()
+            rest = await asyncio.wait_for(answer.content.read(), 60)
+        finally:
+            mesh.stack.server.send(signal.SIGCONT)
+    assert rest.endswith(b"data: [DONE]\n\n")
+    assert rest.count(b'"content": "word "') == 50_000
+    await mesh.decided_again()
+
+
+async def test_a_server_that_dies_while_an_answer_passes_costs_the_client_nothing(mesh: Mesh) -> None:
+    hold = asyncio.Event()
+    mesh.providers["openai"].behave = Behaviour(hold=hold)
+    url = f"{mesh.stack.url}/v1/chat/completions"
+    async with mesh.http.post(url, json=chat(CODING, stream=True), headers=CLIENT_HEADERS) as answer:
+        await answer.content.readuntil(b"\n\n")
+        await mesh.stack.server.kill()
+        hold.set()
+        assert (await answer.content.read()).endswith(b"data: [DONE]\n\n")
+    await mesh.stack.restart_server()
+    await mesh.decided_again()
+
+
+async def test_a_client_that_leaves_is_no_error(mesh: Mesh) -> None:
+    hold = asyncio.Event()
+    mesh.providers["openai"].behave = Behaviour(hold=hold)
+    cut = ("answers_cut_total", {"policy": CODE})
+    counted = await counting(mesh, cut, ERRORS)
+    url = f"{mesh.stack.url}/v1/chat/completions"
+    async with mesh.http.post(url, json=chat(CODING, stream=True), headers=CLIENT_HEADERS) as answer:
+        await answer.content.readuntil(b"\n\n")
+        answer.close()
+    hold.set()
+    await counted.reaches(1, cut[0], **cut[1])
+    assert await counted.of(ERRORS[0], **ERRORS[1]) == 0
+
+
+async def test_a_sampled_request_gets_a_copy_and_its_own_model_another(mesh: Mesh) -> None:
+    await mesh.ask(TRAVELLING)
+    await eventually(lambda: mesh.counts() == {"openai": 2, "next": 1}, "both copies")
+    own, other = mesh.providers["openai"].seen
+    assert own.model == other.model == "gpt-4o"
+    assert own.headers.getall("authorization") == other.headers.getall("authorization")
