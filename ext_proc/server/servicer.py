@@ -93,7 +93,10 @@ class Servicer:
             self._telemetry.bug(error, request.headers.request_id)
             mutation, outcome = fall_back(live, request, Reason.INTERNAL_ERROR, started)
             answer = wire.write(request.part, mutation, outcome.decision)
-        self._telemetry.decided(request, outcome, live.snapshot)
+        try:
+            self._telemetry.decided(request, outcome, live.snapshot)
+        except Exception as error:  # noqa: BLE001 - what cannot be counted is decided all the same
+            self._telemetry.bug(error, request.headers.request_id)
         return answer
 
     async def _rewrite_attempt(self, live: Live, request: Decide) -> bytes:

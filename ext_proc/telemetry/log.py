@@ -1,21 +1,31 @@
-"""Log lines for people or for machines: an event name and fields, never a message's text or a key."""
+"""Log lines for people or for machines: an event name and fields, never a message's text or a key.
+
+A thread writes them: whoever reads standard error may stall, and requests must not wait for that. What
+does not fit in the queue meanwhile is dropped, and said when the reader goes on.
+"""
 
 from __future__ import annotations
 
 import logging
+import queue
 import sys
+import threading
 from typing import Any
 
 import orjson
 
 _LOGGER = logging.getLogger("ext_proc")
+_MAX_WAITING = 10_000
+"""Lines of some 300 bytes."""
+_FLUSH_S = 2.0
+"""How long the end of the process waits for a reader that stalls."""
 
 
 def configure(*, as_json: bool, level: str = "INFO") -> None:
     """Send log lines to standard error, one a line, once per process."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if as_json else _HumanFormatter())
-    _LOGGER.handlers[:] = [handler]
+    writer = logging.StreamHandler(sys.stderr)
+    writer.setFormatter(_JsonFormatter() if as_json else _HumanFormatter())
+    _LOGGER.handlers[:] = [BackgroundHandler(writer)]
     _LOGGER.setLevel(level)
     _LOGGER.propagate = False
 
@@ -24,6 +34,43 @@ def event(level: int, name: str, **fields: Any) -> None:
     """Log one event. Fields are ids, names, numbers and reasons."""
     if _LOGGER.isEnabledFor(level):
         _LOGGER.log(level, name, extra={"fields": fields})
+
+
+class BackgroundHandler(logging.Handler):
+    """Hands records to another handler in a thread of its own; `emit` never waits."""
+
+    def __init__(self, writer: logging.Handler, max_waiting: int = _MAX_WAITING) -> None:
+        super().__init__()
+        self._writer = writer
+        self._records: queue.Queue[logging.LogRecord] = queue.Queue(max_waiting)
+        self._dropped = 0
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._records.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1
+
+    def flush(self) -> None:
+        """Wait for what was said so far, but not for ever. Python's own end calls this."""
+        records = self._records
+        with records.all_tasks_done:
+            records.all_tasks_done.wait_for(lambda: not records.unfinished_tasks, _FLUSH_S)
+
+    def _run(self) -> None:
+        while True:
+            record = self._records.get()
+            self._writer.handle(record)
+            if self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                self._writer.handle(_dropped(record, dropped))
+            self._records.task_done()
+
+
+def _dropped(after: logging.LogRecord, lines: int) -> logging.LogRecord:
+    fields = {"levelno": logging.WARNING, "levelname": "WARNING", "msg": "log_lines_dropped"}
+    return logging.makeLogRecord({**after.__dict__, **fields, "fields": {"lines": lines}})
 
 
 class _JsonFormatter(logging.Formatter):

@@ -293,3 +293,13 @@ async def test_an_attempt_that_cannot_be_made_fit_is_refused(target: str, path: 
     _, answer = await dialogue(asked, body(sent), metadata=ATTEMPT, snapshot=FAILING_OVER)
     assert answer.immediate_response.status.code == 503
     assert not answer.immediate_response.HasField("headers")
+
+
+async def test_what_cannot_be_counted_is_decided_all_the_same() -> None:
+    class Uncounting(Telemetry):
+        def decided(self, *_: Any) -> None:
+            raise ZeroDivisionError
+
+    context = FakeContext([headers(), body(BODY)])
+    await Servicer(lambda: Live(SNAPSHOT, FakeAsker(), 1 << 20), Uncounting()).process(None, context)
+    assert set_headers(context.answers[1].request_body.response)["x-arch-reason"] == "policy"
