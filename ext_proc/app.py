@@ -22,27 +22,49 @@ from ext_proc.rollouts.outside import Outside
 from ext_proc.router.ask import RouterAsker
 from ext_proc.router.build import build_causal_lm, build_router
 from ext_proc.router.engine_socket import EngineServer
+from ext_proc.router.shadow import ShadowedAsker
 from ext_proc.server.grpc_server import GrpcServer
 from ext_proc.server.observing import Observing
 from ext_proc.server.routing import Live
 from ext_proc.server.servicer import Servicer
+from ext_proc.server.sessions import MemorySessions
 from ext_proc.telemetry import Telemetry, log
 from ext_proc.telemetry.rollouts import RolloutTelemetry
 
 COPY_MARGIN_S = 10.0
 """How much longer than Envoy a copy's slot waits for the copy's end, before it is free again."""
 
+ReadyAsker = RouterAsker | ShadowedAsker
 
-async def build_live(configuration: Configuration) -> tuple[Live, RouterAsker]:
-    """A configuration with a router that has seen its policies, ready for the first request."""
-    asker = RouterAsker(build_router(configuration.router), configuration.router)
+
+async def build_live(
+    configuration: Configuration, telemetry: Telemetry | None = None
+) -> tuple[Live, ReadyAsker]:
+    """A configuration with a router that has seen its policies, ready for the first request.
+
+    Without telemetry nobody is told of a shadow router, so there is none.
+    """
+    asker = _asker(configuration, telemetry)
     snapshot = configuration.snapshot
     if snapshot.policies:
         await _prepare(asker, snapshot.policies)
-    return Live(snapshot, asker, configuration.envoy.body_limit_bytes, configuration.comparison), asker
+    sessions = MemorySessions(configuration.sessions) if configuration.sessions.size else None
+    limit = configuration.envoy.body_limit_bytes
+    return Live(snapshot, asker, limit, configuration.comparison, sessions), asker
 
 
-async def _prepare(asker: RouterAsker, policies: tuple[Policy, ...]) -> None:
+def _asker(configuration: Configuration, telemetry: Telemetry | None) -> ReadyAsker:
+    settings, shadow = configuration.router, configuration.shadow_router
+    if telemetry is None:
+        return RouterAsker(build_router(settings), settings)
+    asker = RouterAsker(build_router(settings), settings, telemetry.question)
+    if shadow is None:
+        return asker
+    other = RouterAsker(build_router(shadow.router), shadow.router)
+    return ShadowedAsker(asker, other, shadow.percent_per_10k, telemetry.shadow_router_said)
+
+
+async def _prepare(asker: ReadyAsker, policies: tuple[Policy, ...]) -> None:
     """Errors: RouterError, but not for a router elsewhere that is down now: it may come back."""
     try:
         await asker.prepare(policies)
@@ -101,7 +123,7 @@ async def serve(loaded: Loaded) -> None:
     for warning in loaded.warnings:
         log.event(logging.WARNING, "config", problem=str(warning))
     telemetry = Telemetry()
-    live, asker = await build_live(configuration)
+    live, asker = await build_live(configuration, telemetry)
     store = Store(live)
     controller = build_controller(configuration, store, telemetry)
     observing = Observing(telemetry, [telemetry.answers, *([controller] if controller else [])])

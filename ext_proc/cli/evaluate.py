@@ -17,7 +17,7 @@ from ext_proc.config import load
 from ext_proc.config.schema import RouterSection
 from ext_proc.core.errors import RouterError
 from ext_proc.core.settings import RouterSettings
-from ext_proc.core.types import Policy
+from ext_proc.core.types import Confidence, Policy
 from ext_proc.evaluation import compare, report, suggest
 from ext_proc.evaluation.cases import Case, CaseFile, read_cases
 from ext_proc.evaluation.measures import measure
@@ -49,6 +49,7 @@ class Side:
     name: str
     settings: RouterSettings
     policies: tuple[Policy, ...] | None
+    needed: Confidence
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -184,12 +185,13 @@ def side_of(config: Path | None, router: str | None) -> Side:
         # The schema's own defaults, by the same way as anybody's file.
         text = f"{_NO_PROVIDERS}\nrouting: {{router: {router or ROUTERS[0]}}}"
         settings = load.load_text(text, "(built in)", {}, lambda: b"").configuration.router
-        return Side(settings.type, settings, None)
+        return Side(settings.type, settings, None, Confidence())
     configuration = load.load(config, os.environ, lambda: secrets.token_bytes(32)).configuration
     settings = configuration.router if router is None else side_of(None, router).settings
     if not configuration.snapshot.policies:
         raise CannotEvaluate(f"{config} has no policies")
-    return Side(f"{settings.type} of {config}", settings, configuration.snapshot.policies)
+    snapshot = configuration.snapshot
+    return Side(f"{settings.type} of {config}", settings, snapshot.policies, snapshot.confidence)
 
 
 def read(path: Path | None, policies: tuple[Policy, ...] | None, *, labelled: bool = True) -> CaseFile:
@@ -210,7 +212,7 @@ async def decide(side: Side, cases: Sequence[Case]) -> list[Trial]:
     try:
         router = build_router(side.settings)
         try:
-            return await put(router, cases, Bar(side.name))
+            return await put(router, cases, Bar(side.name), side.needed)
         finally:
             await router.close()
     except RouterError as error:

@@ -28,6 +28,23 @@ def session_key(call: LlmCall, caller: Caller) -> bytes:
     return _fingerprint(call) or b"request:" + caller.request_id.encode()
 
 
+def turn_of(call: LlmCall) -> bytes:
+    """What tells a user's message from the ones before: how many there were, and its text.
+
+    The same for all calls of an agent's loop, which add the model's messages and tools' results.
+    """
+    texts = [message.text for message in call.messages if message.role == "user"]
+    newest = texts[-1][:FINGERPRINT_CHARS] if texts else ""
+    digest = blake2b(len(texts).to_bytes(4, "big"), digest_size=16)
+    digest.update(newest.encode("utf-8", "surrogatepass"))
+    return digest.digest()
+
+
+def continues(call: LlmCall) -> bool:
+    """Whether the user said nothing new: the last message is a tool's result or the model's own."""
+    return bool(call.messages) and call.messages[-1].role != "user"
+
+
 def bucket_of(key: bytes, purpose: str, salt: bytes) -> int:
     """Place a session key in one of 10,000 equal buckets.
 

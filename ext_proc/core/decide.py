@@ -1,6 +1,7 @@
 """The decision: a pure function of the configuration, the call, and what the router said of it.
 
-    explicit pin -> alias -> router -> policy -> split (sticky bucket) -> target, fallbacks, shadow
+    explicit pin -> alias -> session -> router -> policy or domain
+        -> split (sticky bucket) -> target, fallbacks, shadow
 
 No clock, no randomness, no I/O. Same inputs, same decision: in production, in a test, in
 `arch-ext-proc explain`.
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from ext_proc.core import affinity, failover, split
 from ext_proc.core.errors import Reason
+from ext_proc.core.ports import Kept
 from ext_proc.core.types import (
     WHOLE_PER_10K,
     Arm,
@@ -28,6 +30,7 @@ from ext_proc.core.types import (
     Target,
     Verdict,
 )
+from ext_proc.core.verdict import settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,29 @@ def decide(snapshot: Snapshot, question: Question, verdict: Verdict, caller: Cal
     """Turn a verdict into a target, and into who is tried when that one fails."""
     if verdict.failure is not None:
         return Decision(snapshot.on_failure, verdict.failure)
-    route = question.routes.get(verdict.policy) if verdict.policy is not None else None
-    if route is None:
-        return Decision(snapshot.default, Reason.NO_POLICY_MATCHED)
+    policy, reason = settle(verdict, question.policies, snapshot.confidence)
+    if policy is not None and policy in question.routes:
+        return follow(snapshot, question, question.routes[policy], caller, reason)
+    return Decision(snapshot.default, reason if policy is None else Reason.NO_POLICY_MATCHED)
+
+
+def stay(snapshot: Snapshot, question: Question, kept: Kept | None, caller: Caller) -> Decision | None:
+    """Where the user's message went before, while the user said nothing new. None: ask the router.
+
+    `kept` is what was decided last for this session.
+    """
+    if kept is None or not affinity.continues(question.call) or kept.turn != affinity.turn_of(question.call):
+        return None
+    if kept.policy is None:
+        return Decision(snapshot.default, Reason.SESSION)
+    route = question.routes.get(kept.policy)
+    return None if route is None else follow(snapshot, question, route, caller, Reason.SESSION)
+
+
+def follow(
+    snapshot: Snapshot, question: Question, route: Route, caller: Caller, reason: Reason = Reason.POLICY
+) -> Decision:
+    """Go where a policy's route leads this session."""
     name, call = route.policy.name, question.call
     key = affinity.session_key(call, caller)
     bucket = affinity.bucket_of(key, name, snapshot.salt)
@@ -78,7 +101,7 @@ def decide(snapshot: Snapshot, question: Question, verdict: Verdict, caller: Cal
         shadow = split.choose_shadow(route.shadows, affinity.bucket_of(key, f"shadow {name}", snapshot.salt))
     return Decision(
         target=target,
-        reason=Reason.POLICY if ranked else Reason.NO_CAPABLE_TARGET,
+        reason=reason if ranked else Reason.NO_CAPABLE_TARGET,
         policy=name,
         arm=arm.name if target is arm.target else None,
         bucket=bucket,

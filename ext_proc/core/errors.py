@@ -17,7 +17,10 @@ class Reason(StrEnum):
     POLICY = "policy"
     PINNED = "pinned"
     ALIAS = "alias"
+    DOMAIN = "domain"
+    SESSION = "session"
     NO_POLICY_MATCHED = "no_policy_matched"
+    UNSURE = "unsure"
     EMBEDDINGS = "embeddings"
     NO_CAPABLE_TARGET = "no_capable_target"
 
@@ -46,7 +49,10 @@ _DECIDED = frozenset(
         Reason.POLICY,
         Reason.PINNED,
         Reason.ALIAS,
+        Reason.DOMAIN,
+        Reason.SESSION,
         Reason.NO_POLICY_MATCHED,
+        Reason.UNSURE,
         Reason.EMBEDDINGS,
         Reason.NO_CAPABLE_TARGET,
     }

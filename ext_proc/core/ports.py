@@ -37,6 +37,24 @@ class Asker(Protocol):
         """Ask within the deadline. Never raises: a failure is a verdict too."""
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What was decided for a user's message, told by `turn`: a policy's name, None for none of them."""
+
+    turn: bytes
+    policy: str | None
+
+
+class Sessions(Protocol):
+    """Remembers for a while where a session's latest user message went."""
+
+    def recall(self, session: bytes) -> Kept | None:
+        """What was kept last. Never raises, never waits: it runs on the event loop."""
+
+    def keep(self, session: bytes, kept: Kept) -> None:
+        """Keep this in place of what was there. Never raises, never waits."""
+
+
 class ObservationSink(Protocol):
     """Whoever wants to know of answers: metrics, the pair table, rollouts."""
 

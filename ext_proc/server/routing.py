@@ -7,27 +7,31 @@ import secrets
 from dataclasses import dataclass, replace
 from time import monotonic, perf_counter
 
-from ext_proc.core import encodings, parse, rewrite
+from ext_proc.core import affinity, encodings, parse, rewrite
 from ext_proc.core.copying import CopyBounds
-from ext_proc.core.decide import Question, decide, settle_or_ask
+from ext_proc.core.decide import Question, decide, settle_or_ask, stay
 from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Decide
-from ext_proc.core.ports import Asker
+from ext_proc.core.ports import Asker, Kept, Sessions
 from ext_proc.core.rewrite import Mutation
 from ext_proc.core.settings import ComparisonSettings
-from ext_proc.core.types import Caller, CopyRefusal, Decision, LlmCall, Outcome, Shadow, Snapshot
+from ext_proc.core.types import Caller, CopyRefusal, Decision, LlmCall, Outcome, Shadow, Snapshot, Verdict
 
 _COMPARISON = ComparisonSettings()
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What a stream takes once and keeps: the configuration in force, and the router that knows it."""
+    """What a stream takes once and keeps: the configuration in force, and the router that knows it.
+
+    `sessions` None: nothing is remembered of a session.
+    """
 
     snapshot: Snapshot
     asker: Asker
     body_limit_bytes: int
     comparison: ComparisonSettings = _COMPARISON
+    sessions: Sessions | None = None
 
 
 async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tuple[Mutation, Outcome]:
@@ -45,11 +49,9 @@ async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tupl
         return fall_back(live, request, call, started)
     answer = settle_or_ask(live.snapshot, call)
     if isinstance(answer, Question):
-        asked = perf_counter()
-        verdict = await live.asker.ask(call.messages, answer.policies)
-        router_s = perf_counter() - asked
         caller = Caller(request.headers.request_id, request.headers.session_pin)
-        answer, refused = _observed(decide(live.snapshot, answer, verdict, caller), call, request, bounds)
+        decision, verdict, router_s = await _decided(live, answer, caller)
+        answer, refused = _observed(decision, call, request, bounds)
     mutation = rewrite.for_decision(answer, request.headers.path)
     body = rewrite.rewrite_body(content, call, answer.target.model)
     if body is not content:
@@ -74,6 +76,24 @@ def _observed(
     copies = [(pair, target.name) for target in targets]
     refusal = bounds.admit(decision.policy or "", shadow, copies, len(request.body), monotonic())
     return (decision, None) if refusal is None else (replace(decision, shadow=None), (shadow, refusal))
+
+
+async def _decided(
+    live: Live, question: Question, caller: Caller
+) -> tuple[Decision, Verdict | None, float | None]:
+    """The decision, and what the router said and how long that took, if it was asked."""
+    session = affinity.session_key(question.call, caller)
+    kept = live.sessions.recall(session) if live.sessions else None
+    stayed = stay(live.snapshot, question, kept, caller)
+    if stayed is not None:
+        return stayed, None, None
+    asked = perf_counter()
+    verdict = await live.asker.ask(question.call.messages, question.policies)
+    router_s = perf_counter() - asked
+    decision = decide(live.snapshot, question, verdict, caller)
+    if live.sessions and verdict.failure is None:
+        live.sessions.keep(session, Kept(affinity.turn_of(question.call), decision.policy))
+    return decision, verdict, router_s
 
 
 def fall_back(live: Live, request: Decide, reason: Reason, started: float) -> tuple[Mutation, Outcome]:

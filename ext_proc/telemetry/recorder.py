@@ -8,7 +8,8 @@ import traceback
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ext_proc.core.exchange import Decide
-from ext_proc.core.types import Outcome, Snapshot
+from ext_proc.core.types import Outcome, Snapshot, Verdict
+from ext_proc.core.verdict import confidence
 from ext_proc.telemetry import log
 from ext_proc.telemetry.answers import AnswerMetrics
 
@@ -64,6 +65,26 @@ class Telemetry:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._questions = Counter(
+            f"{prefix}_router_questions",
+            "Questions to the router, by where the answer came from: router, flight (asked at the same time"
+            " by another request) or cache.",
+            ("source",),
+            registry=registry,
+        )
+        self._shadow_router = Counter(
+            f"{prefix}_shadow_router",
+            "Questions that the shadow router was asked too, by the policy of the router in charge and what"
+            " the other said: same, other, or failed.",
+            ("policy", "said"),
+            registry=registry,
+        )
+        self._unrecorded = Counter(
+            f"{prefix}_decisions_not_recorded",
+            "Decisions that were due to be recorded and were not.",
+            ("reason",),
+            registry=registry,
+        )
         self._calls = Counter(
             f"{prefix}_llm_calls", "LLM calls read, by API dialect.", ("dialect",), registry=registry
         )
@@ -89,6 +110,33 @@ class Telemetry:
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def question(self, source: str) -> None:
+        """A question was answered by the router, by another request's question, or from the cache."""
+        self._questions.labels(source).inc()
+
+    def shadow_router_said(self, decided: Verdict, shadow: Verdict) -> None:
+        """The shadow router answered what the router in charge had answered."""
+        said = "same" if shadow.policy == decided.policy else "other"
+        if shadow.failure is not None:
+            said = "failed"
+        self._shadow_router.labels(decided.policy or "", said).inc()
+        log.event(
+            logging.DEBUG if said == "same" else logging.INFO,
+            "shadow_router",
+            said=said,
+            policy=decided.policy,
+            score=round(confidence(decided), 3),
+            shadow_policy=shadow.policy,
+            shadow_score=round(confidence(shadow), 3),
+            failure=shadow.failure.value if shadow.failure else None,
+        )
+
+    def not_recorded(self, reason: str, error: str = "") -> None:
+        """A decision could not be written down."""
+        self._unrecorded.labels(reason).inc()
+        if error:
+            log.event(logging.WARNING, "decision_not_recorded", reason=reason, error=error)
 
     def stream_opened(self) -> None:
         self._streams.inc()

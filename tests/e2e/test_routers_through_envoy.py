@@ -39,7 +39,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @asynccontextmanager
 async def a_mesh(folder: Path, router: str) -> AsyncIterator[Mesh]:
     config = folder / "arch_config.yaml"
-    config.write_text(f"{FILE}\nrouting: {{deadline: 20s, router: {router}}}\n")
+    # Nothing is kept: each request is to meet the router.
+    config.write_text(f"{FILE}\nrouting: {{deadline: 20s, router: {router}, cache: {{size: 0}}}}\n")
     async with running_mesh(config, folder, *NAMES, environ=ONE_THREAD) as mesh:
         yield mesh
 
@@ -95,7 +96,8 @@ async def test_a_language_model_behind_an_endpoint_that_fails(tmp_path: Path) ->
         async with a_mesh(tmp_path, f"{{{router}, fallback: embedded}}") as mesh:
             await ask_everything(mesh)
             asked = endpoint.asked
-            assert asked >= len((CODING, TRAVELLING)) + 16
+            # Requests that ask the same at the same time share one question.
+            assert asked > len((CODING, TRAVELLING))
             endpoint.is_broken = True
             mesh.forget()
             await ask_everything(mesh)

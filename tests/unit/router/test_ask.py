@@ -10,12 +10,15 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from ext_proc.core.errors import Reason, RouterError
-from ext_proc.core.settings import RouterSettings
+from ext_proc.core.settings import MemorySettings, RouterSettings
 from ext_proc.core.types import Message, Policy, Scores, Verdict
-from ext_proc.router.ask import RouterAsker, verdict_of
+from ext_proc.core.verdict import verdict_of
+from ext_proc.router.ask import RouterAsker
+from ext_proc.router.cache import MAX_KEY_CHARS
 
 POLICIES = (Policy("code", "write code"), Policy("legal", "questions of law"))
 MESSAGES = (Message("user", "a secret text"),)
+NONE_KEPT = MemorySettings(size=0, ttl_s=0)
 GOOD = Scores((0.7, 0.2), 0.1)
 
 
@@ -65,8 +68,26 @@ def waits_for(event: asyncio.Event) -> FakeRouter:
     return FakeRouter(answer)
 
 
-def asker(router: FakeRouter, deadline_s: float = 60.0, max_waiting: int = 8) -> RouterAsker:
-    return RouterAsker(router, RouterSettings("fake", deadline_s, None, max_waiting))
+def asker(
+    router: FakeRouter,
+    deadline_s: float = 60.0,
+    max_waiting: int = 8,
+    cache: MemorySettings = NONE_KEPT,
+    count: Callable[[str], None] = lambda source: None,
+    clock: Callable[[], float] = lambda: 0.0,
+) -> RouterAsker:
+    settings = RouterSettings("fake", deadline_s, None, max_waiting, cache=cache)
+    return RouterAsker(router, settings, count, clock)
+
+
+def question(number: int) -> tuple[Message, ...]:
+    return (Message("user", f"question {number}"),)
+
+
+async def turns() -> None:
+    """Let the loop run what is ready: a request's task, then its question's."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def test_the_likeliest_policy_wins() -> None:
@@ -129,6 +150,8 @@ async def test_the_deadline_ends_the_wait_and_cancels_the_router() -> None:
     subject = asker(router, deadline_s=0.0)
     for _ in range(3):
         assert await subject.ask(MESSAGES, POLICIES) == Verdict(failure=Reason.ROUTER_TIMEOUT)
+    # A question that nobody waits for any more hears of it with the loop's next turn.
+    await asyncio.sleep(0)
     assert router.cancelled == router.calls
 
 
@@ -137,8 +160,8 @@ async def test_one_more_than_may_wait_is_turned_away_at_once_and_the_slots_come_
     router = waits_for(event)
     subject = asker(router, max_waiting=2)
     async with asyncio.TaskGroup() as group:
-        waiting = [group.create_task(subject.ask(MESSAGES, POLICIES)) for _ in range(2)]
-        await asyncio.sleep(0)
+        waiting = [group.create_task(subject.ask(question(n), POLICIES)) for n in range(2)]
+        await turns()
         assert await subject.ask(MESSAGES, POLICIES) == Verdict(failure=Reason.ROUTER_BUSY)
         assert router.calls == 2
         event.set()
@@ -152,9 +175,10 @@ async def test_the_callers_cancellation_passes_through_and_frees_the_slot() -> N
     subject = asker(router, max_waiting=1)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(subject.ask(MESSAGES, POLICIES))
-        await asyncio.sleep(0)
+        await turns()
         task.cancel()
     assert task.cancelled()
+    await turns()
     assert router.cancelled == 1
     event.set()
     assert (await subject.ask(MESSAGES, POLICIES)).policy == "code"
@@ -172,3 +196,137 @@ async def test_closing_closes_the_router() -> None:
     router = returns(GOOD)
     await asker(router).close()
     assert router.closed
+
+
+KEPT = MemorySettings(size=2, ttl_s=60.0)
+
+
+async def test_what_was_answered_is_kept_for_a_while() -> None:
+    now, sources = 0.0, list[str]()
+    router = returns(GOOD)
+    subject = asker(router, cache=KEPT, count=sources.append, clock=lambda: now)
+    first = await subject.ask(MESSAGES, POLICIES)
+    assert await subject.ask(MESSAGES, POLICIES) == first
+    now = 60.0
+    assert await subject.ask(MESSAGES, POLICIES) == first
+    assert router.calls == 2
+    assert sources == ["router", "cache", "router"]
+
+
+async def test_the_answer_used_longest_ago_makes_room() -> None:
+    router = returns(GOOD)
+    subject = asker(router, cache=KEPT)
+    for number in (0, 1, 0, 2, 0, 1):
+        await subject.ask(question(number), POLICIES)
+    assert router.calls == 4
+
+
+@pytest.mark.parametrize("error", [RouterError(Reason.ROUTER_UNREACHABLE, "down"), ValueError()])
+async def test_a_failure_is_not_kept(error: Exception) -> None:
+    router = raises(error)
+    subject = asker(router, cache=KEPT)
+    for _ in range(2):
+        assert (await subject.ask(MESSAGES, POLICIES)).failure is not None
+    assert router.calls == 2
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        (Message("user", " a secret text\n"),),
+        (Message("system", "be kind"), *MESSAGES),
+        (*MESSAGES, Message("assistant", "calling a tool"), Message("tool", "42")),
+    ],
+)
+async def test_what_no_router_reads_makes_no_other_question(same: tuple[Message, ...]) -> None:
+    router = returns(GOOD)
+    subject = asker(router, cache=KEPT)
+    await subject.prepare(POLICIES)
+    await subject.ask(MESSAGES, POLICIES)
+    await subject.ask(same, POLICIES)
+    assert router.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("messages", "policies"),
+    [
+        ((Message("user", "another text"),), POLICIES),
+        ((Message("user", "a secret"), Message("user", " text")), POLICIES),
+        ((Message("assistant", "hi"), *MESSAGES), POLICIES),
+        (MESSAGES, POLICIES[:1]),
+        (MESSAGES, (POLICIES[0], Policy("legal", "other questions"))),
+        (MESSAGES, (POLICIES[0], Policy("legal", "questions of law", examples=("x",)))),
+        (MESSAGES, (POLICIES[0], Policy("legal", "questions of law", not_examples=("x",)))),
+        (MESSAGES, (POLICIES[0], Policy("legal", "questions of law", "work"))),
+    ],
+)
+async def test_another_question_is_asked(messages: tuple[Message, ...], policies: tuple[Policy, ...]) -> None:
+    router = returns(GOOD)
+    subject = asker(router, cache=KEPT)
+    await subject.prepare(POLICIES)
+    await subject.ask(MESSAGES, POLICIES)
+    await subject.ask(messages, policies)
+    assert router.calls == 2
+
+
+async def test_a_conversation_too_long_to_be_told_from_others_is_asked_each_time() -> None:
+    router = returns(GOOD)
+    subject = asker(router, cache=KEPT)
+    messages = (Message("user", "x" * (MAX_KEY_CHARS + 1)),)
+    for _ in range(2):
+        assert (await subject.ask(messages, POLICIES)).policy == "code"
+    assert router.calls == 2
+
+
+async def test_the_same_question_at_the_same_time_is_asked_once() -> None:
+    event, sources = asyncio.Event(), list[str]()
+    router = waits_for(event)
+    subject = asker(router, max_waiting=1, count=sources.append)
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(subject.ask(MESSAGES, POLICIES)) for _ in range(5)]
+        await turns()
+        event.set()
+    assert [task.result().policy for task in waiting] == ["code"] * 5
+    assert router.calls == 1
+    assert sources == ["router", *["flight"] * 4]
+
+
+async def test_the_first_to_ask_may_go_without_harm_to_the_others() -> None:
+    event = asyncio.Event()
+    router = waits_for(event)
+    subject = asker(router)
+    async with asyncio.TaskGroup() as group:
+        first, second = (group.create_task(subject.ask(MESSAGES, POLICIES)) for _ in range(2))
+        await turns()
+        first.cancel()
+        await turns()
+        assert router.cancelled == 0
+        event.set()
+    assert first.cancelled()
+    assert second.result().policy == "code"
+    assert router.calls == 1
+
+
+async def test_a_question_that_all_have_left_is_asked_anew() -> None:
+    event = asyncio.Event()
+    router = waits_for(event)
+    subject = asker(router)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(subject.ask(MESSAGES, POLICIES))
+        await turns()
+        first.cancel()
+        second = group.create_task(subject.ask(MESSAGES, POLICIES))
+        await turns()
+        event.set()
+    assert second.result().policy == "code"
+    assert (router.calls, router.cancelled) == (2, 1)
+
+
+async def test_closing_ends_the_questions_under_way() -> None:
+    router = waits_for(asyncio.Event())
+    subject = asker(router)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(subject.ask(MESSAGES, POLICIES))
+        await turns()
+        await subject.close()
+    assert waiting.result() == Verdict(failure=Reason.ROUTER_ERROR)

@@ -1,0 +1,48 @@
+"""The policy of each session's latest user message, in this process's memory."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import blake2b
+
+from ext_proc.core.ports import Kept
+from ext_proc.core.settings import MemorySettings
+
+
+class MemorySessions:
+    """Implements `core.ports.Sessions`: the sessions used last, each for a while after its last request."""
+
+    def __init__(self, settings: MemorySettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._kept: OrderedDict[bytes, tuple[float, Kept]] = OrderedDict()
+
+    def recall(self, session: bytes) -> Kept | None:
+        session = _digest(session)
+        entry = self._kept.get(session)
+        if entry is None:
+            return None
+        expires, kept = entry
+        if expires <= self._clock():
+            del self._kept[session]
+            return None
+        self._touch(session, kept)
+        return kept
+
+    def keep(self, session: bytes, kept: Kept) -> None:
+        if not self._settings.size:
+            return
+        self._touch(_digest(session), kept)
+        while len(self._kept) > self._settings.size:
+            self._kept.popitem(last=False)
+
+    def _touch(self, session: bytes, kept: Kept) -> None:
+        self._kept[session] = self._clock() + self._settings.ttl_s, kept
+        self._kept.move_to_end(session)
+
+
+def _digest(session: bytes) -> bytes:
+    """A client's own ids may be long, and say who it is: neither is kept."""
+    return blake2b(session, digest_size=16).digest()
