@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from demo import ask, conversations, live, outage, raising, sessions
+from demo import ask, conversations, live, outage, raising, rollout, sessions
 from demo.decisions import DecisionLog
 from demo.places import Place, places, start_stand_ins, usual_ports
 from demo.processes import DidNotStart, command
@@ -64,9 +64,11 @@ async def _demo(show: Show) -> None:
             arms = await sessions.play(show, stack, client, log)
             show.title("4  The canary does well: from 10 % to 30 %")
             await raising.play(show, stack, client, log, arms)
-            show.title("5  The server dies under traffic")
+            show.title("5  A policy moves to another model by itself")
+            await rollout.play(show, stack, client)
+            show.title("6  The server dies under traffic")
             await outage.play(show, stack, client)
-        show.title("6  Why? Ask without Envoy")
+        show.title("7  Why? Ask without Envoy")
         await _explain(show, stack)
         show.line()
         show.progress("stopping …")
@@ -95,12 +97,14 @@ async def _stack(show: Show, wanted: list[Place], *, usual: bool) -> AsyncIterat
         keys = {name: value for place in wanted for name, value in place.keys.items()}
         # A copy, because the demo changes it.
         config_file = Path(shutil.copy(CONFIG_FILE, folder))
+        if not usual:
+            rollout.quicken(config_file)
         stack = await cleanup.enter_async_context(
             running_stack(
                 config_file,
                 folder,
                 stand_ins,
-                environ=keys,
+                environ={**keys, "ARCH_ROLLOUTS": str(folder / "rollouts.sqlite")},
                 envoy_environ=keys,
                 log_level="DEBUG",
                 log_format="json",

@@ -48,6 +48,8 @@ class Behaviour:
 
     `chunk_delay_s` is the pause before each streamed piece; after `reset_after` pieces the connection
     breaks off. A stream waits for `hold` after its first piece. `text` is what is said, `compress` in gzip.
+    Every `fail_every`th request gets a 500. `tokens` is how many the usage says were written, in an answer
+    in the OpenAI chat dialect that is not streamed.
     """
 
     status: int = 200
@@ -58,6 +60,8 @@ class Behaviour:
     hold: asyncio.Event | None = None
     text: str | None = None
     compress: bool = False
+    fail_every: int | None = None
+    tokens: int | None = None
 
 
 @dataclass
@@ -69,6 +73,7 @@ class StandIn:
     behave: Behaviour = field(default_factory=Behaviour)
     keep_bodies: bool = True
     port: int = 0
+    handled: int = 0
 
     @asynccontextmanager
     async def running(self, port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[StandIn]:
@@ -99,16 +104,22 @@ class StandIn:
             await asyncio.sleep(self.behave.delay_s)
         if self.behave.reset and request.transport:
             request.transport.abort()
-        if self.behave.status != 200:
+        self.handled += 1
+        status = self.behave.status
+        if self.behave.fail_every and self.handled % self.behave.fail_every == 0:
+            status = 500
+        if status != 200:
             return web.json_response(
                 {"error": {"message": f"{self.name} was told to fail", "type": "stand_in", "code": None}},
-                status=self.behave.status,
+                status=status,
             )
         path = request.path
         for suffix, answer in _ANSWERS.items():
             if path.endswith(suffix):
                 text = self.behave.text or f"{model} at {self.name} here"
                 whole, events = answer(str(model), text, fields)
+                if self.behave.tokens is not None:
+                    whole = {**whole, "usage": {**_USAGE, "completion_tokens": self.behave.tokens}}
                 if fields.get("stream") is True and events:
                     return await self._stream(request, events)
                 response = web.json_response(whole)
