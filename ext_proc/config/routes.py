@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from ext_proc.config.affinity import listed_ids, stickiness
 from ext_proc.config.catalog import Catalog, entries_of
 from ext_proc.config.document import Document, Mark, Path, Report, shown
 from ext_proc.config.draft import Draft
@@ -92,7 +93,23 @@ def _route(draft: Draft, catalog: Catalog, written: _Written, report: Report) ->
     by_envoy = (preference.split or draft.config.routing.split) == "envoy" and len(arms) > 1
     if by_envoy:
         check_split(draft, preference, arms, path, report)
-    return Route(policy, arms, shadows, fallbacks, observed, retry, by_envoy) if arms else None
+    always, never = listed_ids(draft, preference, arms, path, report)
+    return (
+        Route(
+            policy=policy,
+            arms=arms,
+            shadows=shadows,
+            fallbacks=fallbacks,
+            observed=observed,
+            retry=retry,
+            envoy_splits=by_envoy,
+            sticky=stickiness(draft, preference),
+            always=always,
+            never=never,
+        )
+        if arms
+        else None
+    )
 
 
 def _texts(written: list[str | None] | None) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from ext_proc.config.values import (
     Device,
     Example,
     Host,
+    Identity,
     Ip,
     Model,
     Money,
@@ -43,6 +44,7 @@ MAX_ALIASES = 1_000
 MAX_RANKED = 32
 MAX_SHADOWS = 8
 MAX_STATUSES = 64
+MAX_IDS = 10_000
 MAX_EXAMPLES = 32
 
 ENVOY_PORT = 10_000
@@ -143,6 +145,16 @@ class SelectionPolicy(Section):
 Split = Literal["ext_proc", "envoy"]
 
 
+Stickiness = Literal["session", "user", "request"]
+
+
+class Canary(Section):
+    """Session or user ids that get the canary whatever its weight, and those that never do."""
+
+    always: list[Identity | None] | None = Field(default=None, min_length=1, max_length=MAX_IDS)
+    never: list[Identity | None] | None = Field(default=None, min_length=1, max_length=MAX_IDS)
+
+
 class Ejection(Section):
     failures: Annotated[int, BeforeValidator(whole(1, 10_000))] | None = None
     time: Annotated[float, BeforeValidator(duration("1s", "24h"))] | None = None
@@ -163,6 +175,8 @@ class Preference(InlinePreference):
     models: list[Name | None] | None = Field(default=None, min_length=1, max_length=MAX_RANKED)
     targets: list[WeightedTarget | None] | None = Field(default=None, min_length=1, max_length=MAX_RANKED)
     split: Split | None = None
+    sticky: Stickiness | None = None
+    canary: Canary = Canary()
     fallbacks: list[Name | None] | None = Field(default=None, min_length=1, max_length=MAX_RANKED)
     failover: Failover = Failover()
     shadow: list[ShadowTarget | None] | None = Field(default=None, max_length=MAX_SHADOWS)
@@ -244,6 +258,8 @@ class Routing(Section):
 
 class Affinity(Section):
     salt: Text | None = Field(default=None, repr=False)
+    sticky: Stickiness = "session"
+    tester_key: Text | None = Field(default=None, repr=False)
     memory: Memory = Memory()
 
 

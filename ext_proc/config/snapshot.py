@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, replace
 from typing import Any
 
+from ext_proc.config.affinity import read_tester_key
 from ext_proc.config.catalog import DEFAULT, Catalog, build_catalog
 from ext_proc.config.comparison import build_comparison
 from ext_proc.config.document import Path, Report, shown
@@ -70,6 +71,7 @@ def build(
         salt=random_salt() if salt is None else salt,
         chains=chains_of(routes.values()),
         retry=retry_of(draft.config.routing.failover),
+        tester_key=read_tester_key(draft, environ, report),
         confidence=build_confidence(draft),
     )
     snapshot = replace(snapshot, revision=_digest(snapshot, router, salt))
@@ -195,7 +197,13 @@ def _digest(snapshot: Snapshot, router: RouterSettings, salt: bytes | None) -> s
             [(arm.name, arm.target.name, arm.weight_per_10k) for arm in route.arms],
             [(shadow.target.name, *_bounds(shadow)) for shadow in route.shadows],
             [target.name for target in route.fallbacks],
-            (*astuple(route.retry), route.envoy_splits),
+            (
+                *astuple(route.retry),
+                route.envoy_splits,
+                route.sticky,
+                sorted(route.always),
+                sorted(route.never),
+            ),
         )
         for route in snapshot.routes.values()
     ]

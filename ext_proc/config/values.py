@@ -16,6 +16,7 @@ from ext_proc.core.headers import DECISION
 
 MAX_NAME = 128
 SERVER_ERRORS = "5xx"
+MAX_IDENTITY = 256
 MAX_DESCRIPTION = 4_000
 MAX_EXAMPLE = 2_000
 
@@ -219,6 +220,14 @@ def whole(least: int, most: int) -> Callable[[object], int]:
     return parse
 
 
+def identity(value: object) -> str:
+    """A session's or a user's id, as it comes in a header or in a body."""
+    text = _text(value)
+    if not text or len(text) > MAX_IDENTITY:
+        raise wrong(f"must have 1 to {MAX_IDENTITY} characters", "write an id as the client sends it")
+    return text
+
+
 def status(value: object) -> int | str:
     """A status at which the next target is tried; `5xx` stands for all of these."""
     if value == SERVER_ERRORS:
@@ -280,6 +289,7 @@ Percent = Annotated[int, BeforeValidator(percent)]
 Number = Annotated[float, BeforeValidator(number)]
 Share = Annotated[float, BeforeValidator(share)]
 Threshold = Annotated[float, BeforeValidator(threshold)]
+Identity = Annotated[str, BeforeValidator(identity)]
 Status = Annotated[int | str, BeforeValidator(status)]
 Port = Annotated[int, BeforeValidator(whole(0, 65_535))]
 Host = Annotated[str, BeforeValidator(host)]

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from hashlib import blake2b, sha256
+from hmac import compare_digest
 
-from ext_proc.core.types import WHOLE_PER_10K, Caller, LlmCall
+from ext_proc.core.types import WHOLE_PER_10K, Caller, LlmCall, Secret, Sticky
 
 FINGERPRINT_CHARS = 65_536
 """How much of each text a fingerprint reads: a system prompt of megabytes must not cost milliseconds."""
 
 
-def session_key(call: LlmCall, caller: Caller) -> bytes:
+def session_key(call: LlmCall, caller: Caller, sticky: Sticky = Sticky.SESSION) -> bytes:
     """What stays the same for all requests of one conversation, as well as can be told.
 
     In this order: the client's pin header, a conversation id in the body, a user id in the body, the
     system prompt and first user message (a chat client sends both again with each turn), and for a
-    call that has none of these the request id, which makes it a session of its own.
+    call that has none of these the request id, which makes it a session of its own. With `USER` a user id
+    comes first; with `REQUEST` nothing but the request id counts.
 
     Shapes: a tagged byte string, so that a user called "x" and a conversation called "x" differ.
     """
+    if sticky is Sticky.REQUEST:
+        return b"request:" + caller.request_id.encode()
+    if sticky is Sticky.USER and call.user_id:
+        return b"user:" + call.user_id.encode("utf-8", "surrogatepass")
     if caller.pin:
         return b"pin:" + caller.pin.encode()
     if call.conversation_id:
@@ -43,6 +49,14 @@ def turn_of(call: LlmCall) -> bytes:
 def continues(call: LlmCall) -> bool:
     """Whether the user said nothing new: the last message is a tool's result or the model's own."""
     return bool(call.messages) and call.messages[-1].role != "user"
+
+
+def arm_of_tester(tester_key: Secret | None, key: str, arm: str) -> str | None:
+    """The arm that a request asks for, if it proves to be a tester's. Takes as long for any wrong key."""
+    if tester_key is None or not arm:
+        return None
+    proof, known = (sha256(text.encode("utf-8", "replace")).digest() for text in (key, tester_key.reveal()))
+    return arm if compare_digest(proof, known) else None
 
 
 def bucket_of(key: bytes, purpose: str, salt: bytes) -> int:

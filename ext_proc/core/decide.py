@@ -87,16 +87,18 @@ def follow(
 ) -> Decision:
     """Go where a policy's route leads this session."""
     name, call = route.policy.name, question.call
-    key = affinity.session_key(call, caller)
+    key = affinity.session_key(call, caller, route.sticky)
     bucket = affinity.bucket_of(key, name, snapshot.salt)
-    arm = split.choose_arm(route.arms, bucket)
+    # Whoever did not come to an arm by chance is no sample of its sessions: neither copied nor observed.
+    assigned = _assigned_arm(route, call, caller)
+    arm = assigned or split.choose_arm(route.arms, bucket)
     needs = failover.needs_of(call)
     ranked = failover.capable(arm, route.fallbacks, needs)
     target = ranked[0] if ranked else arm.target
     # Envoy may take another arm than this one, so it gets only calls that all of them can serve.
-    envoy_splits = route.envoy_splits and failover.all_capable(route, needs)
+    envoy_splits = route.envoy_splits and assigned is None and failover.all_capable(route, needs)
     shadow = None
-    if route.shadows:
+    if route.shadows and assigned is None:
         # A purpose of its own: with the split's bucket, a shadow would copy one arm's sessions only.
         shadow = split.choose_shadow(route.shadows, affinity.bucket_of(key, f"shadow {name}", snapshot.salt))
     return Decision(
@@ -106,10 +108,21 @@ def follow(
         arm=arm.name if target is arm.target else None,
         bucket=bucket,
         shadow=shadow,
-        observed=route.observed,
+        observed=route.observed and assigned is None,
         chain=failover.chain_of_arm(route, arm) if envoy_splits else _chain(snapshot, ranked, route),
         envoy_splits=envoy_splits,
     )
+
+
+def _assigned_arm(route: Route, call: LlmCall, caller: Caller) -> Arm | None:
+    """The arm of a tester's choice, or of the lists of ids; None: the bucket decides."""
+    wanted = next((arm for arm in route.arms if arm.name == caller.arm), None)
+    if wanted is not None:
+        return wanted
+    ids = {caller.pin, call.conversation_id, call.user_id}
+    if not route.never.isdisjoint(ids):
+        return route.arms[0]
+    return route.arms[1] if len(route.arms) > 1 and not route.always.isdisjoint(ids) else None
 
 
 def _chain(snapshot: Snapshot, ranked: tuple[Target, ...], route: Route) -> Chain | None:

@@ -32,6 +32,7 @@ class RequestHeaders:
     `arch` holds this server's own headers, which only a role that comes after the decision sees.
     `path` holds bytes that are no UTF-8 as surrogates, to give them back unchanged.
     `attempt` is the target that an attempt goes to, `model` the one that the request was written for.
+    `try_arm` and `try_key` are a tester's.
     """
 
     method: str = ""
@@ -44,6 +45,8 @@ class RequestHeaders:
     attempt: str = ""
     model: str = ""
     arch: Mapping[str, str] = field(default_factory=dict)
+    try_arm: str = ""
+    try_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

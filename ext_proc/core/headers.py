@@ -41,6 +41,9 @@ DECISION = (
 SHOWN_TO_CLIENT = (POLICY, MODEL, REASON)
 """Copied onto the response by Envoy, so that no answer phase is needed."""
 
+TRY_ARM, TRY_KEY = "x-arch-try-arm", "x-arch-try-key"
+"""A tester names an arm in the first and proves to be one with the second. No provider sees either."""
+
 SESSION_PINS = ("x-arch-session", "x-model-affinity")
 """A client names its session in one of these; the first one present counts."""
 

@@ -106,10 +106,22 @@ class LlmCall:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, as far as it is not in the body. `pin` is the session's name, if the client gives it one."""
+    """Who asks, as far as it is not in the body.
+
+    `pin` is the session's name, if the client gives it one; `arm` the arm that a trusted tester asks for.
+    """
 
     request_id: str = ""
     pin: str | None = None
+    arm: str | None = None
+
+
+class Sticky(StrEnum):
+    """What stays on one arm of a split."""
+
+    SESSION = "session"
+    USER = "user"
+    REQUEST = "request"
 
 
 class Secret:
@@ -241,7 +253,8 @@ class Route:
 
     `observed`: the answers are looked at (status, times, tokens), which costs a second stream each.
     `fallbacks` are tried, in order, when an arm's own target fails or cannot serve the call.
-    `envoy_splits`: Envoy holds the weights and picks the arm, by the bucket that it is told.
+    `envoy_splits`: Envoy holds the weights and picks the arm, by the bucket that it is told. The ids in
+    `always` get the canary whatever its weight, those in `never` the baseline.
     """
 
     policy: Policy
@@ -251,6 +264,9 @@ class Route:
     observed: bool = False
     retry: Retry = Retry()
     envoy_splits: bool = False
+    sticky: Sticky = Sticky.SESSION
+    always: frozenset[str] = frozenset()
+    never: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +288,9 @@ class Snapshot:
     `policies` keeps the file's order. `targets` is by name, `aliases` by alias; `models` finds a
     target by the bare model id where that is unambiguous. `on_failure` takes what the router could
     not decide, `default` everything no policy matched or nobody could read. `revision` changes with
-    any part of the configuration that can change a decision.
+    any part of the configuration that can change a decision. `chains` holds every chain that Envoy has
+    a cluster for, by that cluster's name; `retry` counts for the policies that requests bring along.
+    `tester_key` is what a tester proves to be one with; None: there are none.
     """
 
     revision: str
@@ -287,6 +305,7 @@ class Snapshot:
     chains: Mapping[str, Chain] = field(default_factory=dict)
     retry: Retry = Retry()
     confidence: Confidence = Confidence()
+    tester_key: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)

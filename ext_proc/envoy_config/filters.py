@@ -62,7 +62,9 @@ def own_headers(configuration: Configuration) -> TypedExtensionConfig:
 
 def ext_proc(configuration: Configuration) -> HttpFilter:
     """The filter that asks the server where a request goes."""
-    processor = _processor(configuration, {headers.ROLE: headers.ROLE_ROUTE})
+    # Testers' headers hold a key, so they are sent only where it is read.
+    testers = (headers.TRY_ARM, headers.TRY_KEY) if configuration.snapshot.tester_key else ()
+    processor = _processor(configuration, {headers.ROLE: headers.ROLE_ROUTE}, testers)
     processor.failure_mode_allow = True
     # The server refuses no request, so nothing that speaks in its place shall either.
     processor.disable_immediate_response = True

@@ -62,12 +62,21 @@ def route_configuration(configuration: Configuration) -> RouteConfiguration:
 def routes(configuration: Configuration) -> list[Route]:
     """The routes alone, for a virtual host that is already there."""
     decided = [*_splits(configuration), *_failovers(configuration), _decided(configuration)]
-    return [
+    found = [
         *map(_observed, decided),
         *map(_unobserved, decided),
         _unobserved(_undecided(configuration)),
         _unobserved(_everything_else(configuration)),
     ]
+    if configuration.snapshot.tester_key is not None:
+        for route in found:
+            # The key is for this server alone.
+            route.request_headers_to_remove = [
+                *route.request_headers_to_remove,
+                headers.TRY_ARM,
+                headers.TRY_KEY,
+            ]
+    return found
 
 
 def _splits(configuration: Configuration) -> list[Route]:

@@ -11,7 +11,7 @@ from ext_proc.core import affinity, encodings, parse, rewrite
 from ext_proc.core.copying import CopyBounds
 from ext_proc.core.decide import Question, decide, settle_or_ask, stay
 from ext_proc.core.errors import Reason
-from ext_proc.core.exchange import Decide
+from ext_proc.core.exchange import Decide, RequestHeaders
 from ext_proc.core.ports import Asker, Kept, Sessions
 from ext_proc.core.rewrite import Mutation
 from ext_proc.core.settings import ComparisonSettings
@@ -49,7 +49,7 @@ async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tupl
         return fall_back(live, request, call, started)
     answer = settle_or_ask(live.snapshot, call)
     if isinstance(answer, Question):
-        caller = Caller(request.headers.request_id, request.headers.session_pin)
+        caller = _caller(live.snapshot, request.headers)
         decision, verdict, router_s = await _decided(live, answer, caller)
         answer, refused = _observed(decision, call, request, bounds)
     mutation = rewrite.for_decision(answer, request.headers.path)
@@ -101,6 +101,11 @@ def fall_back(live: Live, request: Decide, reason: Reason, started: float) -> tu
     decision = Decision(live.snapshot.default, reason)
     mutation = rewrite.for_decision(decision, request.headers.path)
     return mutation, Outcome(decision, perf_counter() - started)
+
+
+def _caller(snapshot: Snapshot, given: RequestHeaders) -> Caller:
+    arm = affinity.arm_of_tester(snapshot.tester_key, given.try_key, given.try_arm)
+    return Caller(given.request_id, given.session_pin, arm)
 
 
 async def _unpacked(live: Live, request: Decide) -> bytes | Reason:

@@ -68,6 +68,8 @@ def _read_headers(message: Any) -> RequestHeaders:
         attempt=values.get(headers.ATTEMPT, ""),
         model=values.get(headers.MODEL, ""),
         arch={name: values[name] for name in headers.DECISION if name in values},
+        try_arm=values.get(headers.TRY_ARM, ""),
+        try_key=values.get(headers.TRY_KEY, ""),
     )
 
 

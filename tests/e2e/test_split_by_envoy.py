@@ -97,3 +97,32 @@ async def test_a_call_that_some_arm_cannot_serve_is_split_by_this_server(mesh: M
         assert (await mesh.send(body, headers=[("x-arch-session", f"session-{number}")])).status == 200
     assert not mesh.providers["next"].seen
     assert set(mesh.counts()) == {"coder", "local", "openai"}
+
+
+TESTER = [(headers.TRY_ARM, "canary-2"), (headers.TRY_KEY, "the-key-of-the-testers")]
+NO_TESTER = [TESTER[0], (headers.TRY_KEY, "the-key-of-the-tester")]
+
+
+async def models_of(mesh: Mesh, given: list[tuple[str, str]]) -> list[str | None]:
+    sessions = [("x-arch-session", f"session-{number}") for number in range(30)]
+    return [(await mesh.send(chat("hi code"), headers=[*given, session])).model for session in sessions]
+
+
+async def test_a_tester_gets_the_arm_asked_for_and_no_provider_learns_the_key(mesh: Mesh) -> None:
+    by_bucket = await models_of(mesh, [])
+    assert len(set(by_bucket)) == 3
+    assert set(await models_of(mesh, TESTER)) == {"local/third"}
+    assert await models_of(mesh, NO_TESTER) == by_bucket
+    await mesh.send(None, "/v1/models", method="GET", headers=TESTER)
+    await mesh.send(b"{bad", headers=TESTER)
+    for provider in mesh.providers.values():
+        for seen in provider.seen:
+            assert not {headers.TRY_ARM, headers.TRY_KEY} & {name.lower() for name in seen.headers}
+
+
+async def test_listed_sessions_get_their_arm_whatever_the_weights(mesh: Mesh) -> None:
+    assert (await mesh.ask("hi code", session="colleague")).model == "vllm/next"
+    assert (await mesh.ask("hi code", user="colleague")).model == "vllm/next"
+    assert (await mesh.ask("hi code", session="careful")).model == "vllm/coder"
+    await weigh(mesh, {"baseline": "0", "canary": "0", "canary-2": "10000"})
+    assert (await mesh.ask("hi code", session="careful")).model == "vllm/coder"

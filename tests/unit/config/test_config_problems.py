@@ -113,6 +113,13 @@ APPENDED = [
         '9:12: "split" has an unknown value — write ext_proc or envoy',
     ),
     (
+        POLICY + "    models: [llama]\n    canary: {always: [a, 3], never: [b, a]}\n    sticky: forever\n",
+        "9:14: this policy has no canary to get always — write a second target, or remove this",
+        '9:26: "always" must be text, not a number — put it in quotes',
+        '9:41: "a" is in "always" as well — keep one of them',
+        '10:13: "sticky" has an unknown value — write session or user or request',
+    ),
+    (
         "routing: {failover: {ejection: {failures: 0, tme: 1s}}}",
         '5:43: "failures" must be from 1 to 10000 — write a number in that range',
         '5:46: unknown key "tme" — did you mean "time"?',

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ext_proc.core.affinity import bucket_of, session_key
+from ext_proc.core.affinity import arm_of_tester, bucket_of, session_key
 from ext_proc.core.decide import Question, decide, settle_or_ask
 from ext_proc.core.errors import Reason
 from ext_proc.core.failover import chain_of, chains_of
@@ -22,8 +22,10 @@ from ext_proc.core.types import (
     Policy,
     Retry,
     Route,
+    Secret,
     Shadow,
     Snapshot,
+    Sticky,
     Supports,
     Target,
     Verdict,
@@ -228,3 +230,57 @@ def test_a_request_may_not_name_a_chain_that_envoy_has_no_cluster_for() -> None:
         question = settle_or_ask(snapshot, a_call(inline_policies=(mine,)))
         assert isinstance(question, Question)
         assert decide(snapshot, question, Verdict("mine"), Caller()).chain == chain
+
+
+CANARY = (Arm("baseline", SMALL, 10_000), Arm("canary", LARGE, 0))
+FULL = (Arm("baseline", SMALL, 0), Arm("canary", LARGE, 10_000))
+
+
+@pytest.mark.parametrize(
+    ("changes", "caller", "user", "arm"),
+    [
+        ({}, Caller("r", "k"), None, "baseline"),
+        ({}, Caller("r", "k", arm="canary"), None, "canary"),
+        ({}, Caller("r", "k", arm="canary-7"), None, "baseline"),
+        ({"always": frozenset({"k"})}, Caller("r", "k"), None, "canary"),
+        ({"always": frozenset({"u"})}, Caller("r", "k"), "u", "canary"),
+        ({"always": frozenset({"k"})}, Caller("r", None), None, "baseline"),
+        ({"arms": FULL, "never": frozenset({"u"})}, Caller("r", "k"), "u", "baseline"),
+        ({"never": frozenset({"k"}), "always": frozenset({"k"})}, Caller("r", "k"), None, "baseline"),
+        ({"never": frozenset({"k"})}, Caller("r", "k", arm="canary"), None, "canary"),
+    ],
+)
+def test_testers_and_listed_ids_get_their_arm_whatever_the_weights(
+    changes: dict[str, object], caller: Caller, user: str | None, arm: str
+) -> None:
+    route = replace(Route(CODE, CANARY), **changes)  # type: ignore[arg-type]
+    snapshot = a_snapshot(route)
+    question = Question(a_call(user_id=user), snapshot.policies, snapshot.routes)
+    assert decide(snapshot, question, Verdict("code"), caller).arm == arm
+
+
+def test_who_did_not_come_by_chance_is_neither_copied_nor_observed_nor_left_to_envoy() -> None:
+    route = Route(CODE, CANARY, (Shadow(SMALL, 10_000),), observed=True, envoy_splits=True)
+    by_chance = decided(Verdict("code"), route)
+    assert (by_chance.observed, by_chance.envoy_splits) == (True, True)
+    assert by_chance.shadow is not None
+    assigned = decided(Verdict("code"), replace(route, always=frozenset({"k"})))
+    assert (assigned.arm, assigned.observed, assigned.envoy_splits) == ("canary", False, False)
+    assert assigned.shadow is None
+
+
+def test_what_is_sticky_is_the_session_the_user_or_nothing() -> None:
+    call = a_call(conversation_id="c", user_id="u")
+    caller = Caller("r", "p")
+    keys = {sticky: session_key(call, caller, sticky) for sticky in Sticky}
+    assert keys == {Sticky.SESSION: b"pin:p", Sticky.USER: b"user:u", Sticky.REQUEST: b"request:r"}
+    assert session_key(a_call(), caller, Sticky.USER) == b"pin:p"
+
+
+def test_only_the_testers_key_opens_an_arm() -> None:
+    key = Secret("the-key-of-testers")
+    assert arm_of_tester(key, "the-key-of-testers", "canary") == "canary"
+    assert arm_of_tester(key, "the-key-of-testers", "") is None
+    for wrong in ("", "the-key-of-tester", "the-key-of-testers ", "schlüssel", "\ud800"):
+        assert arm_of_tester(key, wrong, "canary") is None
+    assert arm_of_tester(None, "", "canary") is None
