@@ -35,6 +35,8 @@ SPOOFED = [
     (headers.SHADOW, "anthropic"),
     (headers.REASON, "spoofed-reason"),
     (headers.SPLIT, "code generation"),
+    (headers.OBSERVE, "1"),
+    (headers.NOISE, "anthropic"),
     (headers.WRITTEN_FOR, "openai/gpt-4o"),
     (headers.FAILOVER, "1000"),
     (headers.ATTEMPT, "openai/gpt-4o"),
