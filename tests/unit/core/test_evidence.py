@@ -106,7 +106,8 @@ def test_thresholds_are_read_from_the_baseline_once_there_is_enough_of_it() -> N
     evidence = folded(Evidence(), plan, WindowCounts(0, histograms=bins))
     assert evidence.cuts == {MetricKind.LATENCY_P50: upper_edge(0)}
     evidence = folded(evidence, plan, WindowCounts(0, histograms={"cost/baseline": {bin_of(0.01): 1}}))
-    assert evidence.cuts[COST] == upper_edge(bin_of(0.01))
+    (stretch,) = [1 + rule.max_degradation for rule in plan.metrics if rule.kind is COST]
+    assert evidence.cuts[COST] == upper_edge(bin_of(0.01)) * stretch
 
 
 def test_a_restart_keeps_the_thresholds_only() -> None:
