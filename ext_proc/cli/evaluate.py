@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=SUGGESTED,
         help=f"the messages that would help most as examples (default: {SUGGESTED} for each policy)",
     )
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, name="eval")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from ext_proc import __version__, app
-from ext_proc.cli import evaluate, explain, health, rollout
+from ext_proc.cli import evaluate, explain, health, lint, rollout
 from ext_proc.config import load
 from ext_proc.core.errors import ConfigError, RouterError
 from ext_proc.core.settings import Address
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"arch-ext-proc explain: {error}", file=sys.stderr)
         return EXIT_BAD_CONFIG
     except evaluate.CannotEvaluate as error:
-        print(f"arch-ext-proc eval: {error}", file=sys.stderr)
+        print(f"arch-ext-proc {arguments.name}: {error}", file=sys.stderr)
         return EXIT_BAD_CONFIG
 
 
@@ -93,6 +93,11 @@ def _parser() -> argparse.ArgumentParser:
 
     summary = "measure a router on labelled conversations"
     evaluate.add_arguments(commands.add_parser("eval", help=summary, description=f"{summary.capitalize()}."))
+
+    summary = "say which policies the router cannot tell apart, and what else is unclear to it"
+    lint.add_arguments(
+        commands.add_parser("lint-policies", help=summary, description=f"{summary.capitalize()}.")
+    )
     rollout.add_parser(commands)
     return parser
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 
-from ext_proc.config.document import Report, parse, read_text
+from ext_proc.config.document import Mark, Path, Report, parse, read_text
 from ext_proc.config.draft import read_draft
+from ext_proc.config.routes import policy_places
 from ext_proc.config.snapshot import build
 from ext_proc.core.errors import ConfigError, Problem
 from ext_proc.core.settings import Configuration
@@ -15,13 +16,17 @@ from ext_proc.core.settings import Configuration
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A usable configuration and what its file should better say, in file order."""
+    """A usable configuration and what its file should better say, in file order.
+
+    `places` has the place of every policy's parts: of `(name, "description")`, `(name, "examples", 0)`.
+    """
 
     configuration: Configuration
     warnings: tuple[Problem, ...]
+    places: Mapping[Path, Mark] = field(default_factory=dict, repr=False)
 
 
-def load(path: Path, environ: Mapping[str, str], random_salt: Callable[[], bytes]) -> Loaded:
+def load(path: FilePath, environ: Mapping[str, str], random_salt: Callable[[], bytes]) -> Loaded:
     """Read, check and resolve a file.
 
     `random_salt` is asked only when the file has no salt. It should give one process the same salt at
@@ -41,10 +46,10 @@ def load_text(text: str, file: str, environ: Mapping[str, str], random_salt: Cal
     problems = report.sorted()
     if report.has_errors or configuration is None:
         raise ConfigError(problems)
-    return Loaded(configuration, problems)
+    return Loaded(configuration, problems, policy_places(draft))
 
 
-def check(path: Path, environ: Mapping[str, str]) -> tuple[Problem, ...]:
+def check(path: FilePath, environ: Mapping[str, str]) -> tuple[Problem, ...]:
     """Every problem and warning of a file, in file order; empty when there is nothing to say."""
     try:
         return load(path, environ, lambda: b"\0").warnings

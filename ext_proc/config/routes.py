@@ -56,6 +56,19 @@ def build_routes(draft: Draft, catalog: Catalog, report: Report) -> dict[str, Ro
     return routes
 
 
+def policy_places(draft: Draft) -> dict[Path, Mark]:
+    """Where the parts of each policy stand, by its name and the way inside it."""
+    places: dict[Path, Mark] = {}
+    for written in _policies(draft):
+        name, preference, path = written.preference.name, written.preference, written.path
+        for key in ("name", "description"):
+            places[name, key] = draft.document.mark((*path, key))
+        for key, texts in (("examples", preference.examples), ("not_examples", preference.not_examples)):
+            for index in range(len(texts or ())):
+                places[name, key, index] = draft.document.mark((*path, key, index))
+    return places
+
+
 def _policies(draft: Draft) -> Iterator[_Written]:
     for path, entry in entries_of(draft):
         for index, inline in enumerate(entry.routing_preferences or []):
