@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit e2e lint render format bench bench-router clean
+.PHONY: help demo run test unit e2e lint render format bench bench-router bench-rollout clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -65,6 +65,10 @@ bench: $(VENV)/.demo ## What this server adds to Envoy alone
 
 bench-router: $(VENV)/.test ## A decision by a model of Arch-Router's shape: published way against this engine
 	@$(BIN)/python -m bench.router
+
+bench-rollout: $(VENV)/.test ## How often a rollout decides rightly, in virtual time
+	@$(BIN)/python -m bench.rollouts
+	@$(BIN)/python -m bench.rollouts --harder --runs 200
 
 clean: ## Remove the environment and what tools left
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
