@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ext_proc.admin.app import AdminServer
+from ext_proc.comparisons import Comparer, RecentComparisons
 from ext_proc.config.load import Loaded
 from ext_proc.config.store import Store
 from ext_proc.core.copying import CopyBounds
@@ -21,6 +22,7 @@ from ext_proc.rollouts.controller import Controller, Weights
 from ext_proc.rollouts.outside import Outside
 from ext_proc.router.ask import RouterAsker
 from ext_proc.router.build import build_causal_lm, build_router
+from ext_proc.router.embedded import EmbeddedSimilarity
 from ext_proc.router.engine_socket import EngineServer
 from ext_proc.router.shadow import ShadowedAsker
 from ext_proc.server.grpc_server import GrpcServer
@@ -126,7 +128,14 @@ async def serve(loaded: Loaded) -> None:
     live, asker = await build_live(configuration, telemetry)
     store = Store(live)
     controller = build_controller(configuration, store, telemetry)
-    observing = Observing(telemetry, [telemetry.answers, *([controller] if controller else [])])
+    recent = RecentComparisons()
+    rollout_sinks = [controller] if controller is not None else []
+    similarity = EmbeddedSimilarity()
+    comparer = Comparer(
+        configuration.comparison, telemetry, [telemetry.answers, recent, *rollout_sinks], similarity
+    )
+    comparer.start()
+    observing = Observing(telemetry, [telemetry.answers, *rollout_sinks], comparer)
     bounds = CopyBounds(configuration.envoy.request_timeout_s + COPY_MARGIN_S)
     servicer = Servicer(store.current, telemetry, observing, bounds)
     grpc_server = GrpcServer(servicer, configuration.server, configuration.envoy.body_limit_bytes)
@@ -135,6 +144,7 @@ async def serve(loaded: Loaded) -> None:
         configuration.admin,
         telemetry,
         is_ready=lambda: not stopping.is_set(),
+        shadows=recent.shown,
         rollouts=controller,
         token=configuration.admin_token,
     )
@@ -162,5 +172,7 @@ async def serve(loaded: Loaded) -> None:
         await admin.stop()
         if controller is not None:
             await controller.stop()
+        await comparer.close()
+        await similarity.close()
         await asker.close()
     log.event(logging.INFO, "stopped")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
@@ -14,25 +14,31 @@ from ext_proc.telemetry import Telemetry
 
 
 class AdminServer:
-    """`/healthz` says that the process lives, `/readyz` that it takes requests, `/metrics` the numbers."""
+    """`/healthz` says that the process lives, `/readyz` that it takes requests, `/metrics` the numbers.
+
+    `/shadows` shows what comparisons found.
+    """
 
     def __init__(
         self,
         address: Address,
         telemetry: Telemetry,
         is_ready: Callable[[], bool],
+        shadows: Callable[[], Mapping[str, object]] = dict,
         rollouts: RolloutControl | None = None,
         token: Secret | None = None,
     ) -> None:
         self._address = address
         self._telemetry = telemetry
         self._is_ready = is_ready
+        self._shadows = shadows
         application = web.Application()
         application.add_routes(
             [
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
+                web.get("/shadows", self._shown_shadows),
                 *RolloutRoutes(rollouts, address, token).routes(),
             ]
         )
@@ -56,6 +62,10 @@ class AdminServer:
         if self._is_ready():
             return web.Response(text="ready\n")
         return web.Response(status=503, text="not ready\n")
+
+    async def _shown_shadows(self, _: web.Request) -> web.Response:
+        """Comparisons of late, in names and numbers."""
+        return web.json_response(self._shadows())
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(

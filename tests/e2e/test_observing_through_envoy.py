@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
+import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -21,9 +24,13 @@ from tests.support.mesh import (
     running_mesh,
 )
 
+LOGGER = logging.getLogger(__name__)
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LEGAL = "questions of law: contracts, terms and conditions, privacy and compliance"
+WRITING = "write a story, a poem, song lyrics, a slogan or another imaginative text"
+SUPPORT = "I need help with an order, a refund, a delivery, an invoice or my account"
 CODE = "code generation"
 
 
@@ -204,3 +211,77 @@ async def test_a_sampled_request_gets_a_copy_and_its_own_model_another(mesh: Mes
     own, other = mesh.providers["openai"].seen
     assert own.model == other.model == "gpt-4o"
     assert own.headers.getall("authorization") == other.headers.getall("authorization")
+
+
+async def shadows(mesh: Mesh, policy: str) -> dict[str, Any]:
+    async with mesh.http.get(f"{mesh.stack.admin_url}/shadows") as answer:
+        shown = await answer.json()
+    return {total["role"]: total for total in shown["totals"] if total["policy"] == policy}
+
+
+async def pairs_of(mesh: Mesh, policy: str, number: int) -> dict[str, Any]:
+    async with asyncio.timeout(60):
+        while sum(total["pairs"] for total in (await shadows(mesh, policy)).values()) < number:
+            await asyncio.sleep(0.02)
+    return await shadows(mesh, policy)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_copies_are_compared_with_the_primary(mesh: Mesh, stream: bool) -> None:
+    before = sum(total["pairs"] for total in (await shadows(mesh, "travel planning")).values())
+    mesh.providers["openai"].behave = Behaviour(text="Take the train to Quarzklee.")
+    mesh.providers["next"].behave = Behaviour(text="You had better fly to Quarzklee.")
+    counted = await counting(
+        mesh, ("comparison_results_total", {"role": "noise", "measure": "exact", "result": "true"})
+    )
+    assert (await mesh.ask(TRAVELLING, stream=stream)).status == 200
+    totals = await pairs_of(mesh, "travel planning", before + 2)
+    assert await counted.of("comparison_results_total", role="noise", measure="exact", result="true") == 1
+    assert (totals["noise"]["exact"], totals["shadow"]["exact"]) == (1.0, 0.0)
+    assert 0.0 < totals["shadow"]["similarity"] < totals["noise"]["similarity"] <= 1.0
+    async with mesh.http.get(f"{mesh.stack.admin_url}/shadows") as answer:
+        shown = await answer.text()
+    assert "Quarzklee" not in shown
+    assert '"vllm/next"' in shown
+
+
+async def test_a_shadow_that_hangs_gets_no_more_copies_than_its_bound_and_costs_the_client_nothing(
+    mesh: Mesh,
+) -> None:
+    refused = ("shadow_copies_refused_total", {"policy": "creative writing", "reason": "concurrent"})
+    counted = await counting(mesh, refused)
+
+    async def seconds_per_request(text: str) -> float:
+        started = time.perf_counter()
+        replies = [await mesh.ask(text, session=f"{text} {number}") for number in range(30)]
+        assert {reply.status for reply in replies} == {200}
+        return (time.perf_counter() - started) / len(replies)
+
+    await seconds_per_request(LEGAL)
+    without = await seconds_per_request(LEGAL)
+    mesh.providers["next"].behave = Behaviour(delay_s=3600)
+    hanging = await seconds_per_request(WRITING)
+    LOGGER.info("a request with a hanging shadow takes %.2f of its time without one", hanging / without)
+    assert len(mesh.providers["next"].seen) == 3
+    assert await counted.of(refused[0], **refused[1]) == 27
+
+
+async def test_a_large_request_and_one_too_many_in_a_minute_get_no_copy(mesh: Mesh) -> None:
+    large = ("shadow_copies_refused_total", {"reason": "body"})
+    often = ("shadow_copies_refused_total", {"reason": "rate"})
+    counted = await counting(mesh, large, often)
+    assert (await mesh.ask(WRITING, padding="x" * 9_000)).status == 200
+    assert await counted.of(large[0], **large[1]) == 1
+    for number in range(4):
+        assert (await mesh.ask(SUPPORT, session=str(number))).policy == "customer support"
+    assert await counted.of(often[0], **often[1]) == 2
+    await eventually(lambda: len(mesh.providers["next"].seen) == 2, "two copies")
+
+
+async def test_a_request_that_goes_on_with_what_the_provider_keeps_is_not_copied(mesh: Mesh) -> None:
+    stateful = ("shadow_copies_refused_total", {"reason": "stateful"})
+    counted = await counting(mesh, stateful)
+    body = {"model": "m", "input": TRAVELLING, "previous_response_id": "resp_1"}
+    assert (await mesh.send(body, "/v1/responses")).policy == "travel planning"
+    assert await counted.of(stateful[0], **stateful[1]) == 1
+    assert mesh.counts() == {"openai": 1}

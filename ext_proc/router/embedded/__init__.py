@@ -6,5 +6,6 @@ are and what they reach.
 """
 
 from ext_proc.router.embedded.router import EmbeddedRouter
+from ext_proc.router.embedded.similarity import EmbeddedSimilarity
 
-__all__ = ["EmbeddedRouter"]
+__all__ = ["EmbeddedRouter", "EmbeddedSimilarity"]
