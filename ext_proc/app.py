@@ -31,6 +31,7 @@ from ext_proc.server.routing import Live
 from ext_proc.server.servicer import Servicer
 from ext_proc.server.sessions import MemorySessions
 from ext_proc.telemetry import Telemetry, log
+from ext_proc.telemetry.recording import Recording
 from ext_proc.telemetry.rollouts import RolloutTelemetry
 
 COPY_MARGIN_S = 10.0
@@ -126,6 +127,10 @@ async def serve(loaded: Loaded) -> None:
         log.event(logging.WARNING, "config", problem=str(warning))
     telemetry = Telemetry()
     live, asker = await build_live(configuration, telemetry)
+    recording = None
+    if configuration.record is not None:
+        recording = Recording(configuration.record, live.snapshot, telemetry.not_recorded)
+        live = replace(live, recorder=recording)
     store = Store(live)
     controller = build_controller(configuration, store, telemetry)
     recent = RecentComparisons()
@@ -175,4 +180,6 @@ async def serve(loaded: Loaded) -> None:
         await comparer.close()
         await similarity.close()
         await asker.close()
+        if recording is not None:
+            await asyncio.to_thread(recording.close)
     log.event(logging.INFO, "stopped")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ext_proc.core.observation import Comparison, Observation
 from ext_proc.core.rollout_types import Command
-from ext_proc.core.types import Message, Policy, Scores, Verdict
+from ext_proc.core.types import Caller, Decision, LlmCall, Message, Policy, Scores, Verdict
 from ext_proc.core.watching import Answer
 
 
@@ -53,6 +53,20 @@ class Sessions(Protocol):
 
     def keep(self, session: bytes, kept: Kept) -> None:
         """Keep this in place of what was there. Never raises, never waits."""
+
+
+class Recorder(Protocol):
+    """Whoever writes decisions down."""
+
+    def record(
+        self,
+        call: LlmCall,
+        policies: tuple[Policy, ...],
+        verdict: Verdict,
+        decision: Decision,
+        caller: Caller,
+    ) -> None:
+        """Take one decision. Never raises, never waits: it runs on the event loop."""
 
 
 class ObservationSink(Protocol):

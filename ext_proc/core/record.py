@@ -6,10 +6,12 @@ docs/evaluation.md describes the format.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any
 
+from ext_proc.core.redact import shorten
 from ext_proc.core.types import Message, Policy, Verdict
 
 OTHER = "other"
@@ -20,10 +22,10 @@ MAX_SCORES = 8
 _ROLES = frozenset({"user", "assistant"})
 
 
-def messages_of(messages: Iterable[Message], clean: Callable[[str], str]) -> list[dict[str, str]]:
-    """What a router reads: the newest texts of users and assistants. `clean` is applied to each."""
+def read_by_router(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The newest texts of users and assistants, shortened."""
     spoken = [message for message in messages if message.role in _ROLES and message.text]
-    return [{"role": message.role, "content": clean(message.text)} for message in spoken[-MAX_MESSAGES:]]
+    return tuple(Message(message.role, shorten(message.text)) for message in spoken[-MAX_MESSAGES:])
 
 
 def decided_of(verdict: Verdict) -> dict[str, Any]:
@@ -40,16 +42,15 @@ def decided_of(verdict: Verdict) -> dict[str, Any]:
 
 def policy_set_of(policies: tuple[Policy, ...]) -> tuple[str, str]:
     """The name and the text of the file that holds these policies. The same policies have the same name."""
-    rows = [
-        {
-            "name": policy.name,
-            "description": policy.description,
-            **({"domain": policy.domain} if policy.domain else {}),
-            **({"examples": policy.examples} if policy.examples else {}),
-            **({"not_examples": policy.not_examples} if policy.not_examples else {}),
-        }
-        for policy in policies
-    ]
+    rows = policies_of(policies)
     # JSON is YAML.
     text = json.dumps({"policies": rows}, ensure_ascii=False, indent=1) + "\n"
     return f"set-{blake2b(text.encode('utf-8', 'replace'), digest_size=6).hexdigest()}", text
+
+
+def policies_of(policies: Iterable[Policy]) -> list[dict[str, Any]]:
+    """Policies as a case file holds them."""
+    return [
+        {key: value for key, value in asdict(policy).items() if value or key in ("name", "description")}
+        for policy in policies
+    ]

@@ -11,6 +11,7 @@ import re
 MAX_CHARS = 4_000
 """Of one text: a router reads less. A longer one keeps its head and its tail."""
 _HEAD_CHARS = 2_500
+_CUT = " … "
 
 _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
@@ -29,17 +30,26 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
     # Long runs of letters, digits and their like with at least two digits: keys, tokens, hashes, ids.
-    ("<secret>", re.compile(r"\b(?=[\w-]{0,400}\d[\w-]{0,400}\d)[\w-]{24,400}(?:\.[\w-]{10,400}){0,2}")),
+    (
+        "<secret>",
+        re.compile(r"(?<![\w-])(?=[\w-]{0,400}\d[\w-]{0,400}\d)[\w-]{24,400}(?:\.[\w-]{10,400}){0,2}"),
+    ),
     ("<iban>", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")),
     # Six digits or more, as telephone, card, account and order numbers are grouped.
     ("<number>", re.compile(r"(?<![\w.])\+?\(?\d(?:[ ()./-]{0,2}\d){5,30}(?!\w)")),
 )
 
 
+def shorten(text: str) -> str:
+    """The text, or its head and tail with `MAX_CHARS` together."""
+    if len(text) <= MAX_CHARS:
+        return text
+    return f"{text[:_HEAD_CHARS]}{_CUT}{text[_HEAD_CHARS + len(_CUT) - MAX_CHARS :]}"
+
+
 def redact(text: str) -> str:
-    """The text with placeholders, at most about `MAX_CHARS` long. Errors: none. Twice is as once."""
-    if len(text) > MAX_CHARS:
-        text = f"{text[:_HEAD_CHARS]} … {text[_HEAD_CHARS - MAX_CHARS :]}"
+    """The text, shortened, with placeholders. Errors: none."""
+    text = shorten(text)
     for placeholder, pattern in _PATTERNS:
         text = pattern.sub(placeholder, text)
     return text

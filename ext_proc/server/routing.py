@@ -12,7 +12,7 @@ from ext_proc.core.copying import CopyBounds
 from ext_proc.core.decide import Question, decide, settle_or_ask, stay
 from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Decide, RequestHeaders
-from ext_proc.core.ports import Asker, Kept, Sessions
+from ext_proc.core.ports import Asker, Kept, Recorder, Sessions
 from ext_proc.core.rewrite import Mutation
 from ext_proc.core.settings import ComparisonSettings
 from ext_proc.core.types import Caller, CopyRefusal, Decision, LlmCall, Outcome, Shadow, Snapshot, Verdict
@@ -24,7 +24,7 @@ _COMPARISON = ComparisonSettings()
 class Live:
     """What a stream takes once and keeps: the configuration in force, and the router that knows it.
 
-    `sessions` None: nothing is remembered of a session.
+    `sessions` None: nothing is remembered of a session. `recorder` None: no decision is written down.
     """
 
     snapshot: Snapshot
@@ -32,6 +32,7 @@ class Live:
     body_limit_bytes: int
     comparison: ComparisonSettings = _COMPARISON
     sessions: Sessions | None = None
+    recorder: Recorder | None = None
 
 
 async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tuple[Mutation, Outcome]:
@@ -91,6 +92,8 @@ async def _decided(
     verdict = await live.asker.ask(question.call.messages, question.policies)
     router_s = perf_counter() - asked
     decision = decide(live.snapshot, question, verdict, caller)
+    if live.recorder:
+        live.recorder.record(question.call, question.policies, verdict, decision, caller)
     if live.sessions and verdict.failure is None:
         live.sessions.keep(session, Kept(affinity.turn_of(question.call), decision.policy))
     return decision, verdict, router_s
