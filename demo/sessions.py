@@ -6,7 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from time import perf_counter
+from typing import Any
 
+import aiohttp
 from openai import AsyncOpenAI
 
 from demo.ask import Answer, Question, ask
@@ -60,6 +62,7 @@ async def play(show: Show, stack: Stack, client: AsyncOpenAI, log: DecisionLog) 
         f"{len(copies)} of {len(copies)} copies reached the shadow's upstream; their answers no client saw",
         f"{arrived_copies} did",
     )
+    await _show_comparisons(show, stack, len(copies))
     to_canary = {
         model for model, arm in zip((a.model for a in first), arms[0], strict=True) if arm == "canary"
     }
@@ -118,6 +121,26 @@ def _print(
                 policy, "shadow", shadow.target.model, configured, str(number), share(number, SESSIONS)
             )
     show.table(table)
+
+
+async def _show_comparisons(show: Show, stack: Stack, copies: int) -> None:
+    """What the server found when it compared the copies' answers with those that clients got."""
+    totals: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(_COPIES_LIMIT_S), aiohttp.ClientSession() as http:
+            while totals.get("pairs", 0) < copies:
+                await asyncio.sleep(0.1)
+                async with http.get(f"{stack.admin_url}/shadows") as answer:
+                    shown = await answer.json()
+                totals = next((total for total in shown["totals"] if total["role"] == "shadow"), {})
+    except TimeoutError:
+        pass
+    show.expect(
+        totals.get("pairs", 0) >= copies,
+        f"their answers were compared: {totals.get('exact') or 0:.0%} the same,"
+        f" mean similarity {totals.get('similarity') or 0:.2f}",
+        f"{totals.get('pairs', 0)} of {copies} were",
+    )
 
 
 async def _await_copies(stack: Stack, answers: list[Answer]) -> int:

@@ -142,6 +142,7 @@ async def serve(loaded: Loaded) -> None:
     comparer.start()
     observing = Observing(telemetry, [telemetry.answers, *rollout_sinks], comparer)
     bounds = CopyBounds(configuration.envoy.request_timeout_s + COPY_MARGIN_S)
+    telemetry.answers.follow_copies(lambda: bounds.on_their_way)
     servicer = Servicer(store.current, telemetry, observing, bounds)
     grpc_server = GrpcServer(servicer, configuration.server, configuration.envoy.body_limit_bytes)
     stopping = asyncio.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -57,6 +58,11 @@ class AnswerMetrics:
         self._waiting = Gauge(
             f"{prefix}_pairs_waiting", "Answers in memory that wait for their counterpart.", registry=registry
         )
+        self._copies = Gauge(
+            f"{prefix}_shadow_copies_in_flight",
+            "Copies decided whose answer has not ended.",
+            registry=registry,
+        )
         self._compared = counter("comparisons", "Answers compared.", *_WHOSE)
         self._agreement = counter(
             "comparison_results",
@@ -108,6 +114,10 @@ class AnswerMetrics:
     def left_unanswered(self) -> None:
         """A client left before its answer began."""
         self._unanswered.inc()
+
+    def follow_copies(self, in_flight: Callable[[], int]) -> None:
+        """Ask this how many copies are on their way, whenever metrics are read."""
+        self._copies.set_function(in_flight)
 
     def copy_refused(self, policy: str, shadow: Shadow, reason: CopyRefusal) -> None:
         """A sampled request got no copy."""

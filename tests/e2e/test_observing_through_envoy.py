@@ -263,6 +263,7 @@ async def test_a_shadow_that_hangs_gets_no_more_copies_than_its_bound_and_costs_
     hanging = await seconds_per_request(WRITING)
     LOGGER.info("a request with a hanging shadow takes %.2f of its time without one", hanging / without)
     assert len(mesh.providers["next"].seen) == 3
+    assert await mesh.counted("arch_ext_proc_shadow_copies_in_flight") == 3
     assert await counted.of(refused[0], **refused[1]) == 27
 
 
