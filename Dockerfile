@@ -5,12 +5,13 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY ext_proc ext_proc
 RUN python -m venv /opt/arch
-RUN /opt/arch/bin/python -m pip install --no-cache-dir '.[compression]'
+RUN /opt/arch/bin/python -m pip install --no-cache-dir '.[compression,redis]'
 
 FROM python:3.11-slim
 COPY --from=build /opt/arch /opt/arch
 ENV PATH=/opt/arch/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-# Nobody's number: the server writes no file, so the file system may be read-only.
+# Nobody's number. The file system may be read-only: the server writes only where rollouts are kept, if it has
+# some. Mount a volume for rollouts.store then, or name a Redis there.
 USER 65532:65532
 EXPOSE 50051 9902
 HEALTHCHECK --start-period=10s CMD ["arch-ext-proc", "health", "/etc/arch/arch_config.yaml"]

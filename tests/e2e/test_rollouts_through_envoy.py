@@ -23,6 +23,7 @@ TEXTS = {
     "failing": "plan trips, find and book flights, hotels, trains and things to see",
     "slow": "write stories, poems, song lyrics, slogans and other imaginative texts",
     "dear": "help with an order, a refund, a delivery, an invoice or an account problem",
+    "wrong": "cooking and recipes: what to eat, and how to prepare a dish from what is in the fridge",
     "broken": "contracts, leases, terms and conditions, privacy and other questions of law",
 }
 
@@ -36,6 +37,10 @@ async def a_mesh(folder: Path, store: str | None = None) -> AsyncIterator[Mesh]:
     environ = {"ROLLOUT_STORE": store or str(folder / "rollouts.sqlite")}
     async with running_mesh(CONFIG, folder, *PROVIDERS, environ=environ) as mesh:
         yield mesh
+
+
+RIGHT = "Boil the pasta, then toss it in a pan with garlic, oil and a handful of parsley."
+WRONG = "The general assembly of shareholders elects the board of directors every year."
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -72,6 +77,7 @@ async def test_a_healthy_canary_walks_its_steps_and_is_promoted(mesh: Mesh) -> N
         ("failing", Behaviour(), Behaviour(fail_every=20), "error_rate"),
         ("slow", Behaviour(delay_s=0.15), Behaviour(delay_s=0.3), "latency_p50"),
         ("dear", Behaviour(tokens=50), Behaviour(tokens=150), "cost"),
+        ("wrong", Behaviour(text=RIGHT), Behaviour(text=WRONG), "similarity"),
     ],
 )
 async def test_a_bad_canary_is_rolled_back(
@@ -86,7 +92,7 @@ async def test_a_bad_canary_is_rolled_back(
     assert (last["cause"], last["to_phase"], last["after_per_10k"]) == ("analysis_failed", "aborted", 0)
     (finding,) = last["findings"]
     assert (finding["metric"], finding["outcome"]) == (metric, "worse")
-    assert finding["canary"] > finding["baseline"]
+    assert finding["canary"] > (finding["baseline"] or 0.0)
     # What was exposed is told, and nothing is exposed any more.
     assert 0 < last["exposed"] <= found["exposed"] <= rollout.to_canary()
     rollout.answered.clear()
@@ -125,7 +131,7 @@ async def put_in(rollout: Rollout, phase: str) -> None:
 async def test_a_killed_server_comes_back_where_it_was(tmp_path: Path) -> None:
     phases = {"waiting": 0, "progressing": 50, "paused": 50, "promoted": 100, "aborted": 0}
     async with a_mesh(tmp_path) as mesh:
-        rollouts = {phase: rollout_of(mesh, policy) for phase, policy in zip(phases, TEXTS, strict=True)}
+        rollouts = {phase: rollout_of(mesh, policy) for phase, policy in zip(phases, TEXTS, strict=False)}
         # The policy whose weight is 5 % first is the one that waits.
         for phase, rollout in rollouts.items():
             await put_in(rollout, phase)
