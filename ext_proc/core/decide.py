@@ -51,7 +51,7 @@ def settle_or_ask(snapshot: Snapshot, call: LlmCall) -> Decision | Question:
         # Vectors of two models do not compare: an embedding model is never swapped by topic.
         target = replace(snapshot.default, model=call.model or snapshot.default.model)
         return Decision(target, Reason.EMBEDDINGS)
-    question = _question(snapshot, call)
+    question = question_of(snapshot, call)
     if not question.policies:
         return Decision(snapshot.default, Reason.NO_POLICIES)
     if not any(message.role == "user" and message.text.strip() for message in call.messages):
@@ -73,8 +73,15 @@ def stay(snapshot: Snapshot, question: Question, kept: Kept | None, caller: Call
     """Where the user's message went before, while the user said nothing new. None: ask the router.
 
     `kept` is what was decided last for this session.
+    Source: docs/adr/0022-a-session-stays-for-a-users-message.md.
     """
-    if kept is None or not affinity.continues(question.call) or kept.turn != affinity.turn_of(question.call):
+    call = question.call
+    if kept is None or not affinity.continues(call):
+        return None
+    # A Responses call may hold nothing but the outputs of tools: then its session's name must do.
+    is_silent = all(message.role != "user" for message in call.messages)
+    is_named = caller.pin is not None or call.conversation_id is not None
+    if kept.turn != affinity.turn_of(call) and not (is_silent and is_named):
         return None
     if kept.policy is None:
         return Decision(snapshot.default, Reason.SESSION)
@@ -141,7 +148,8 @@ def _pinned(snapshot: Snapshot, call: LlmCall) -> Decision | None:
     return None
 
 
-def _question(snapshot: Snapshot, call: LlmCall) -> Question:
+def question_of(snapshot: Snapshot, call: LlmCall) -> Question:
+    """The policies that this call is to be put under: those it brought along, or else the file's."""
     routes = {}
     for given in call.inline_policies or ():
         if route := _inline_route(snapshot, given):

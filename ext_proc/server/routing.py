@@ -9,7 +9,7 @@ from time import monotonic, perf_counter
 
 from ext_proc.core import affinity, encodings, parse, rewrite
 from ext_proc.core.copying import CopyBounds
-from ext_proc.core.decide import Question, decide, settle_or_ask, stay
+from ext_proc.core.decide import Question, decide, question_of, settle_or_ask, stay
 from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Decide, RequestHeaders
 from ext_proc.core.ports import Asker, Kept, Recorder, Sessions
@@ -49,9 +49,9 @@ async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tupl
     if isinstance(call, Reason):
         return fall_back(live, request, call, started)
     answer = settle_or_ask(live.snapshot, call)
-    if isinstance(answer, Question):
+    if isinstance(answer, Question) or answer.reason is Reason.NO_CONVERSATION:
         caller = _caller(live.snapshot, request.headers)
-        decision, verdict, router_s = await _decided(live, answer, caller)
+        decision, verdict, router_s = await _decided(live, answer, call, caller)
         answer, refused = _observed(decision, call, request, bounds)
     mutation = rewrite.for_decision(answer, request.headers.path)
     body = rewrite.rewrite_body(content, call, answer.target.model)
@@ -80,14 +80,17 @@ def _observed(
 
 
 async def _decided(
-    live: Live, question: Question, caller: Caller
+    live: Live, answer: Question | Decision, call: LlmCall, caller: Caller
 ) -> tuple[Decision, Verdict | None, float | None]:
     """The decision, and what the router said and how long that took, if it was asked."""
-    session = affinity.session_key(question.call, caller)
+    question = answer if isinstance(answer, Question) else question_of(live.snapshot, call)
+    session = affinity.session_key(call, caller)
     kept = live.sessions.recall(session) if live.sessions else None
     stayed = stay(live.snapshot, question, kept, caller)
     if stayed is not None:
         return stayed, None, None
+    if isinstance(answer, Decision):
+        return answer, None, None
     asked = perf_counter()
     verdict = await live.asker.ask(question.call.messages, question.policies)
     router_s = perf_counter() - asked

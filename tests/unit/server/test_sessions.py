@@ -87,6 +87,19 @@ async def test_none_of_them_stays_too() -> None:
     assert asker.asked == 1
 
 
+async def test_outputs_of_tools_alone_go_where_the_named_session_went() -> None:
+    asker = FakeAsker()
+    live = a_live(asker)
+    await decided(live, USER)
+    named = await decided(live, RESULT)
+    assert (named.decision.policy, named.decision.reason) == ("code", Reason.SESSION)
+    nameless = await decided(live, RESULT, pin=None)
+    assert (nameless.decision.target, nameless.decision.reason) == (OTHER, Reason.NO_CONVERSATION)
+    other = await decided(live, RESULT, pin="another")
+    assert other.decision.reason is Reason.NO_CONVERSATION
+    assert asker.asked == 1
+
+
 async def test_a_loop_that_is_not_known_or_is_anothers_is_asked_about() -> None:
     asker = FakeAsker()
     live = a_live(asker)
