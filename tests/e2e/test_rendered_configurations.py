@@ -28,9 +28,13 @@ ENVIRON = {
         f"{name}_UPSTREAM": "http://127.0.0.1:9/v1"
         for name in (
             *("OPENAI", "CODER", "NEXT", "ANTHROPIC", "LOCAL", "DOWN"),
-            *("FIRST", "SECOND", "THIRD", "GONE"),
+            *("SECOND", "GONE"),
         )
     },
+    # Chains of providers with TLS, by name and by address, and with some that have none.
+    "FIRST_UPSTREAM": "https://localhost:9443/v1",
+    "THIRD_UPSTREAM": "https://127.0.0.1:9444/v1",
+    "ROLLOUT_STORE": "rollouts.sqlite",
     **{name: str(port) for port, name in enumerate(PORTS, start=1)},
 }
 
