@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from demo.processes import free_port
@@ -18,42 +17,16 @@ from ext_proc.core.types import Secret
 from ext_proc.rollouts import outside as outside_module
 from ext_proc.rollouts.outside import Outside
 from ext_proc.telemetry.rollouts import RolloutTelemetry
+from tests.support.answering import Answering, answering
 
 PASS, FAIL, INCONCLUSIVE = CheckVerdict.PASS, CheckVerdict.FAIL, CheckVerdict.INCONCLUSIVE
 TOKEN = "the-token"
 
 
-class Answering:
-    """An HTTP server that gives one answer, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.statuses: dict[str, int] = {}
-        self.content: Any = {}
-        self.delay_s = 0.0
-        self.seen: list[tuple[str, dict[str, str], bytes]] = []
-        self.url = ""
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.seen.append((request.path_qs, dict(request.headers), await request.read()))
-        await asyncio.sleep(self.delay_s)
-        status = self.statuses.get(request.path, self.status)
-        if isinstance(self.content, bytes):
-            return web.Response(status=status, body=self.content)
-        return web.json_response(self.content, status=status)
-
-
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[Answering]:
-    answering = Answering()
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", answering.handle)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    answering.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield answering
-    await runner.cleanup()
+    async with answering() as server:
+        yield server
 
 
 @pytest.fixture
