@@ -135,7 +135,9 @@ async def test_a_policy_that_is_not_observed_has_no_second_stream(mesh: Mesh) ->
     await mesh.send(b"not json")
     await mesh.send(None, "/v1/models", method="GET")
     assert await mesh.envoy_stats("observe.streams_started") == before
+    counted = await counting(mesh, ANSWERS)
     await mesh.ask()
+    await counted.reaches(1, ANSWERS[0], **ANSWERS[1])
     after = await mesh.envoy_stats("observe.streams_started")
     assert sum(after.values()) == sum(before.values()) + 1
 
