@@ -27,6 +27,7 @@ from ext_proc.core.rollout_json import StateError
 from ext_proc.core.rollout_settings import RolloutSettings
 from ext_proc.core.rollout_types import Command
 from ext_proc.rollouts import messages
+from ext_proc.rollouts.lease import Lease
 from ext_proc.rollouts.messages import Message
 from ext_proc.rollouts.outside import Outside
 from ext_proc.rollouts.questions import Questions
@@ -46,6 +47,9 @@ RESEND_S = 1.0
 
 COMMAND_S = 3.0
 """How long whoever gave a command waits to hear what became of it."""
+
+MAX_COMMANDS = 20
+"""How many commands to one rollout wait while the store is gone."""
 
 _NEVER = float("-inf")
 
@@ -76,10 +80,8 @@ class Controller:
         self._apply = apply
         self._holder = holder
         self._clock = clock
-        self._lease_s = settings.lease_s
+        self._lease = Lease(store, holder, settings.lease_s, telemetry)
         self.rollouts: dict[str, Tracked] = {}
-        self._token: int | None = None
-        self._renewed_at = _NEVER
         self._revision: int | None = None
         self._applied: Weights | None = None
         self._told_at: dict[str, float] = {}
@@ -103,10 +105,7 @@ class Controller:
             await asyncio.wait([self._task])
         self._questions.close()
         await self._outside.close()
-        try:
-            await self._store.release(self._holder)
-        except StoreError as error:
-            self._telemetry.store_failed(error.failure, str(error))
+        await self._lease.end()
         await self._store.close()
 
     def configure(self, settings: RolloutSettings) -> None:
@@ -167,7 +166,7 @@ class Controller:
     @property
     def leads(self) -> bool:
         """Whether this replica looks and writes."""
-        return self._token is not None
+        return self._lease.token is not None
 
     async def command(self, policy: str, command: Command) -> CommandResult:
         """Do what a person says, here or on the replica that leads. Errors: CommandRefused."""
@@ -178,13 +177,15 @@ class Controller:
             raise CommandRefused(f"its stored state cannot be read: {one.unreadable}")
         if (why := refusal(one.state, command)) is not None:
             raise CommandRefused(why)
+        if len(one.pending.commands) >= MAX_COMMANDS:
+            raise CommandRefused("too many commands wait for the store")
         before = one.state.changed_at, one.state.text
         one.pending.commands.append(command)
         self._wake.set()
         try:
             async with asyncio.timeout(COMMAND_S):
                 while _waits(one, command) or (
-                    self._token is None and (one.state.changed_at, one.state.text) == before
+                    self._lease.token is None and (one.state.changed_at, one.state.text) == before
                 ):
                     await self._turned.wait()
         except TimeoutError:
@@ -210,10 +211,11 @@ class Controller:
     async def turn(self) -> None:
         """One round. Whatever happens in it, the next one comes."""
         try:
-            await self._renew()
+            if await self._lease.renew():
+                self._revision = None
             await self._follow()
-            if self._token is not None:
-                await self._lead(self._token)
+            if self._lease.token is not None:
+                await self._lead(self._lease.token)
             else:
                 await self._report()
         except StoreError as error:
@@ -221,7 +223,7 @@ class Controller:
             self._telemetry.store_failed(error.failure, str(error))
             if error.failure in (StoreFailure.CONFLICT, StoreFailure.FENCED):
                 self._revision = None
-                self._renewed_at = _NEVER
+                self._lease.doubt()
             self._do_without()
         except Exception as error:  # noqa: BLE001 - a bug must not leave the rollouts without a driver
             self._telemetry.bug(error, "turn")
@@ -232,25 +234,6 @@ class Controller:
             self._telemetry.store_works()
         self._put_in_force()
         self._show()
-
-    async def _renew(self) -> None:
-        now = time.monotonic()
-        if self._token is not None and now - self._renewed_at > self._lease_s:
-            self._lead_ends()
-        if self._token is None or now - self._renewed_at >= self._lease_s / 3:
-            token = await self._store.acquire(self._holder, self._lease_s)
-            if token is None:
-                self._lead_ends()
-            elif token != self._token:
-                # What another has written since is read before anything is decided.
-                self._revision = None
-                self._telemetry.lease(True)
-            self._token, self._renewed_at = token, now
-
-    def _lead_ends(self) -> None:
-        if self._token is not None:
-            self._telemetry.lease(False)
-        self._token = None
 
     async def _follow(self) -> None:
         revision = await self._store.revision()
@@ -267,8 +250,8 @@ class Controller:
                 one.adopt(there, now)
                 if one.unreadable:
                     self._telemetry.unreadable(policy, one.unreadable)
-        if self._token is not None:
-            await self._forget(stored, self._token)
+        if self._lease.token is not None:
+            await self._forget(stored, self._lease.token)
         self._revision = revision
 
     async def _forget(self, stored: Mapping[str, Stored], token: int) -> None:
@@ -371,7 +354,7 @@ class Controller:
         """What was held back while the store was gone is for whoever leads to decide, and soon."""
         for one in self.rollouts.values():
             one.looked_at = _NEVER
-            if self._token is None and one.pending.breach is None:
+            if self._lease.token is None and one.pending.breach is None:
                 one.hold = None
 
     # ---- what follows

@@ -16,6 +16,7 @@ from ext_proc.core.ports import CommandResult
 from ext_proc.core.rollout_plan import Pause, RolloutPlan, SetWeight
 from ext_proc.core.rollout_settings import PolicyRollout
 from ext_proc.core.rollout_types import Command, Phase, Verb
+from ext_proc.rollouts import controller as controller_module
 from ext_proc.rollouts.sqlite_store import SqliteStore
 from tests.support.replicas import POLICY, Replica, a_plan, a_replica, an_answer, settings_of
 
@@ -308,6 +309,20 @@ class TestCommands:
             await one.controller.command(POLICY, Command(Verb.START))
         with pytest.raises(CommandRefused, match='no rollout of a policy "legal"'):
             await one.controller.command("legal", Command(Verb.START))
+
+    async def test_while_the_store_is_gone_commands_wait_but_not_without_end(
+        self, file: Path, replica: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(controller_module, "COMMAND_S", 0.01)
+        one = replica()
+        await one.controller.start()
+        with Broken(file):
+            for _ in range(controller_module.MAX_COMMANDS):
+                waiting = await one.controller.command(POLICY, Command(Verb.ABORT))
+                assert waiting is CommandResult.WAITING
+            with pytest.raises(CommandRefused, match="too many"):
+                await one.controller.command(POLICY, Command(Verb.ABORT))
+            assert one.weight == 0
 
 
 class TestConfiguration:
