@@ -28,7 +28,7 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 
 $(VENV)/.redis: | $(BIN)/python
 	@command -v redis-server >/dev/null || { echo "· installing Debian's redis-server, which some tests run"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get update -qq; DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -qq --no-install-recommends redis-server >/dev/null; } || \
 	  { echo "The tests need redis-server on PATH"; exit 1; }
 	@touch $@
