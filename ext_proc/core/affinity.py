@@ -34,16 +34,23 @@ def session_key(call: LlmCall, caller: Caller, sticky: Sticky = Sticky.SESSION) 
     return _fingerprint(call) or b"request:" + caller.request_id.encode()
 
 
-def turn_of(call: LlmCall) -> bytes:
-    """What tells a user's message from the ones before: how many there were, and its text.
+def memory_keys(call: LlmCall, caller: Caller) -> tuple[bytes, ...]:
+    """Under what the decision about a user's message is remembered; the first of them finds it again.
 
-    The same for all calls of an agent's loop, which add the model's messages and tools' results.
+    The session with the message: how many of the user's there were, and the newest. That is the same for all
+    calls of an agent's loop, which add the model's messages and tools' results, and another for each of
+    several conversations that one user id stands for. And where the client names its session, the session
+    alone, which is all that a call with nothing but tools' outputs has. Empty where that has no name.
     """
+    session = session_key(call, caller)
     texts = [message.text for message in call.messages if message.role == "user"]
-    newest = texts[-1][:FINGERPRINT_CHARS] if texts else ""
+    is_named = caller.pin is not None or call.conversation_id is not None
+    alone = (session,) if is_named else ()
+    if not texts:
+        return alone
     digest = blake2b(len(texts).to_bytes(4, "big"), digest_size=16)
-    digest.update(newest.encode("utf-8", "surrogatepass"))
-    return digest.digest()
+    digest.update(texts[-1][:FINGERPRINT_CHARS].encode("utf-8", "surrogatepass"))
+    return (session + digest.digest(), *alone)
 
 
 def continues(call: LlmCall) -> bool:

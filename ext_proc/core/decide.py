@@ -72,16 +72,10 @@ def decide(snapshot: Snapshot, question: Question, verdict: Verdict, caller: Cal
 def stay(snapshot: Snapshot, question: Question, kept: Kept | None, caller: Caller) -> Decision | None:
     """Where the user's message went before, while the user said nothing new. None: ask the router.
 
-    `kept` is what was decided last for this session.
+    `kept` is what was decided about that message.
     Source: docs/adr/0022-a-session-stays-for-a-users-message.md.
     """
-    call = question.call
-    if kept is None or not affinity.continues(call):
-        return None
-    # A Responses call may hold nothing but the outputs of tools: then its session's name must do.
-    is_silent = all(message.role != "user" for message in call.messages)
-    is_named = caller.pin is not None or call.conversation_id is not None
-    if kept.turn != affinity.turn_of(call) and not (is_silent and is_named):
+    if kept is None or not affinity.continues(question.call):
         return None
     if kept.policy is None:
         return Decision(snapshot.default, Reason.SESSION)

@@ -39,19 +39,18 @@ class Asker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What was decided for a user's message, told by `turn`: a policy's name, None for none of them."""
+    """What was decided for a user's message: a policy's name, None for none of them."""
 
-    turn: bytes
     policy: str | None
 
 
 class Sessions(Protocol):
-    """Remembers for a while where a session's latest user message went."""
+    """Remembers for a while where users' messages went, by the keys of `affinity.memory_keys`."""
 
-    def recall(self, session: bytes) -> Kept | None:
+    def recall(self, key: bytes) -> Kept | None:
         """What was kept last. Never raises, never waits: it runs on the event loop."""
 
-    def keep(self, session: bytes, kept: Kept) -> None:
+    def keep(self, key: bytes, kept: Kept) -> None:
         """Keep this in place of what was there. Never raises, never waits."""
 
 

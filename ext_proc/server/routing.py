@@ -84,8 +84,8 @@ async def _decided(
 ) -> tuple[Decision, Verdict | None, float | None]:
     """The decision, and what the router said and how long that took, if it was asked."""
     question = answer if isinstance(answer, Question) else question_of(live.snapshot, call)
-    session = affinity.session_key(call, caller)
-    kept = live.sessions.recall(session) if live.sessions else None
+    keys = affinity.memory_keys(call, caller) if live.sessions else ()
+    kept = live.sessions.recall(keys[0]) if live.sessions and keys else None
     stayed = stay(live.snapshot, question, kept, caller)
     if stayed is not None:
         return stayed, None, None
@@ -98,7 +98,8 @@ async def _decided(
     if live.recorder:
         live.recorder.record(question.call, question.policies, verdict, decision, caller)
     if live.sessions and verdict.failure is None:
-        live.sessions.keep(session, Kept(affinity.turn_of(question.call), decision.policy))
+        for key in keys:
+            live.sessions.keep(key, Kept(decision.policy))
     return decision, verdict, router_s
 
 

@@ -1,4 +1,4 @@
-"""The policy of each session's latest user message, in this process's memory."""
+"""Where users' messages went, in this process's memory."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from ext_proc.core.settings import MemorySettings
 
 
 class MemorySessions:
-    """Implements `core.ports.Sessions`: the sessions used last, each for a while after its last request."""
+    """Implements `core.ports.Sessions`: what was used last, each for a while after its last use."""
 
     def __init__(self, settings: MemorySettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._clock = clock
         self._kept: OrderedDict[bytes, tuple[float, Kept]] = OrderedDict()
 
-    def recall(self, session: bytes) -> Kept | None:
-        session = _digest(session)
-        entry = self._kept.get(session)
+    def recall(self, key: bytes) -> Kept | None:
+        key = _digest(key)
+        entry = self._kept.get(key)
         if entry is None:
             return None
         expires, kept = entry
         if expires <= self._clock():
-            del self._kept[session]
+            del self._kept[key]
             return None
-        self._touch(session, kept)
+        self._touch(key, kept)
         return kept
 
-    def keep(self, session: bytes, kept: Kept) -> None:
+    def keep(self, key: bytes, kept: Kept) -> None:
         if not self._settings.size:
             return
-        self._touch(_digest(session), kept)
+        self._touch(_digest(key), kept)
         while len(self._kept) > self._settings.size:
             self._kept.popitem(last=False)
 
-    def _touch(self, session: bytes, kept: Kept) -> None:
-        self._kept[session] = self._clock() + self._settings.ttl_s, kept
-        self._kept.move_to_end(session)
+    def _touch(self, key: bytes, kept: Kept) -> None:
+        self._kept[key] = self._clock() + self._settings.ttl_s, kept
+        self._kept.move_to_end(key)
 
 
-def _digest(session: bytes) -> bytes:
+def _digest(key: bytes) -> bytes:
     """A client's own ids may be long, and say who it is: neither is kept."""
-    return blake2b(session, digest_size=16).digest()
+    return blake2b(key, digest_size=16).digest()

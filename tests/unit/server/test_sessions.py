@@ -21,6 +21,7 @@ from tests.support.builders import a_route, a_snapshot, a_target
 SMALL, LARGE, OTHER = a_target("openai/small"), a_target("openai/large"), a_target("openai/default")
 ROUTES = (a_route(SMALL, policy="code"), a_route(LARGE, policy="law"))
 SETTINGS = MemorySettings(size=2, ttl_s=60.0)
+ROOMY = MemorySettings(size=100, ttl_s=60.0)
 
 
 @dataclass
@@ -40,8 +41,8 @@ CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type":
 RESULT = {"role": "tool", "tool_call_id": "1", "content": "2 failed"}
 
 
-async def decided(live: Live, *messages: dict[str, Any], pin: str | None = "s") -> Outcome:
-    body = json.dumps({"model": "m", "messages": messages}).encode()
+async def decided(live: Live, *messages: dict[str, Any], pin: str | None = "s", **fields: str) -> Outcome:
+    body = json.dumps({"model": "m", "messages": messages, **fields}).encode()
     headers = RequestHeaders(path="/v1/chat/completions", session_pin=pin, request_id="r")
     request = Decide(Part.REQUEST_BODY, Dialect.CHAT_COMPLETIONS, headers, body)
     _, outcome = await route_request(live, request, CopyBounds(60.0))
@@ -49,7 +50,7 @@ async def decided(live: Live, *messages: dict[str, Any], pin: str | None = "s") 
 
 
 def a_live(asker: FakeAsker) -> Live:
-    return Live(a_snapshot(OTHER, ROUTES), asker, 1 << 20, sessions=MemorySessions(SETTINGS, lambda: 0.0))
+    return Live(a_snapshot(OTHER, ROUTES), asker, 1 << 20, sessions=MemorySessions(ROOMY, lambda: 0.0))
 
 
 @pytest.mark.parametrize("pin", ["s", None])
@@ -100,6 +101,19 @@ async def test_outputs_of_tools_alone_go_where_the_named_session_went() -> None:
     assert asker.asked == 1
 
 
+async def test_two_conversations_of_one_user_do_not_get_in_each_others_way() -> None:
+    asker = FakeAsker()
+    live = a_live(asker)
+    other = {"role": "user", "content": "review my lease"}
+    await decided(live, USER, pin=None, user="jane")
+    asker.says = Verdict("law", (("code", 0.0), ("law", 1.0)))
+    await decided(live, other, pin=None, user="jane")
+    for message, policy in ((USER, "code"), (other, "law")):
+        loop = await decided(live, message, CALL, RESULT, pin=None, user="jane")
+        assert (loop.decision.policy, loop.decision.reason) == (policy, Reason.SESSION)
+    assert asker.asked == 2
+
+
 async def test_a_loop_that_is_not_known_or_is_anothers_is_asked_about() -> None:
     asker = FakeAsker()
     live = a_live(asker)
@@ -128,7 +142,7 @@ async def test_without_a_memory_the_router_is_asked_each_time() -> None:
 def test_sessions_are_kept_for_a_while_after_their_last_request_and_so_many_of_them() -> None:
     now = 0.0
     sessions = MemorySessions(SETTINGS, lambda: now)
-    kept = Kept(b"turn", "code")
+    kept = Kept("code")
     for session in (b"a", b"b"):
         sessions.keep(session, kept)
     now = 59.0
