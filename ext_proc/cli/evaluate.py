@@ -15,8 +15,8 @@ from typing import get_args
 
 from ext_proc.config import load
 from ext_proc.config.schema import RouterSection
-from ext_proc.core.errors import RouterError
-from ext_proc.core.settings import RouterSettings
+from ext_proc.core.errors import ConfigError, RouterError
+from ext_proc.core.settings import Configuration, RouterSettings
 from ext_proc.core.types import Confidence, Policy
 from ext_proc.evaluation import compare, report, suggest
 from ext_proc.evaluation.cases import Case, CaseFile, read_cases
@@ -59,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", type=Path, help="take policies and router of this configuration"
     )
-    parser.add_argument("--router", choices=ROUTERS, help="ask this router instead")
+    parser.add_argument(
+        "--router", metavar="ROUTER", help=f"ask this one: {', '.join(ROUTERS)}, or that of a configuration"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--errors", metavar="N", type=int, default=5, help="cases to list (default: 5)")
     parser.add_argument(
@@ -121,12 +123,7 @@ def _trials_of(text: str, arguments: argparse.Namespace) -> tuple[list[Trial], C
     if path.suffix == ".jsonl":
         file = read(path, None, labelled=False)
         return recorded(file.cases), file
-    if text in ROUTERS:
-        side = side_of(arguments.config, text)
-    elif path.suffix in (".yaml", ".yml"):
-        side = side_of(path, arguments.router)
-    else:
-        raise CannotEvaluate(f"{text} is no router ({', '.join(ROUTERS)}), no .yaml and no .jsonl file")
+    side = side_of(path, arguments.router) if _is_yaml(text) else side_of(arguments.config, text)
     file = read(arguments.cases, side.policies)
     return asyncio.run(decide(side, file.cases)), file
 
@@ -180,18 +177,45 @@ async def _suggestions(side: Side, cases: Sequence[Case], most: int) -> suggest.
 
 
 def side_of(config: Path | None, router: str | None) -> Side:
-    """Errors: ConfigError."""
-    if config is None:
-        # The schema's own defaults, by the same way as anybody's file.
-        text = f"{_NO_PROVIDERS}\nrouting: {{router: {router or ROUTERS[0]}}}"
-        settings = load.load_text(text, "(built in)", {}, lambda: b"").configuration.router
-        return Side(settings.type, settings, None, Confidence())
-    configuration = load.load(config, os.environ, lambda: secrets.token_bytes(32)).configuration
-    settings = configuration.router if router is None else side_of(None, router).settings
-    if not configuration.snapshot.policies:
+    """What `--config` and `--router` stand for together.
+
+    Errors: ConfigError; CannotEvaluate for a router that is none, or needs settings.
+    """
+    configuration = _loaded(config) if config is not None else None
+    if configuration is not None and not configuration.snapshot.policies:
         raise CannotEvaluate(f"{config} has no policies")
+    name, settings = _router(router, configuration)
+    if configuration is None:
+        return Side(name, settings, None, Confidence())
     snapshot = configuration.snapshot
-    return Side(f"{settings.type} of {config}", settings, snapshot.policies, snapshot.confidence)
+    return Side(f"{name} of {config}", settings, snapshot.policies, snapshot.confidence)
+
+
+def _router(router: str | None, configuration: Configuration | None) -> tuple[str, RouterSettings]:
+    if router is not None and _is_yaml(router):
+        settings = _loaded(Path(router)).router
+        return f"{settings.type} of {router}", settings
+    if configuration is not None and router in (None, configuration.router.type):
+        return configuration.router.type, configuration.router
+    router = router or ROUTERS[0]
+    if router not in ROUTERS:
+        raise CannotEvaluate(f"{router} is no router ({', '.join(ROUTERS)}) and no .yaml file")
+    try:
+        # The schema's own defaults, by the same way as anybody's file.
+        text = f"{_NO_PROVIDERS}\nrouting: {{router: {router}}}"
+        return router, load.load_text(text, "", {}, lambda: b"").configuration.router
+    except ConfigError as error:
+        raise CannotEvaluate(
+            f"the router {router} needs settings: name a .yaml file that has them"
+        ) from error
+
+
+def _loaded(path: Path) -> Configuration:
+    return load.load(path, os.environ, lambda: secrets.token_bytes(32)).configuration
+
+
+def _is_yaml(text: str) -> bool:
+    return Path(text).suffix in (".yaml", ".yml")
 
 
 def read(path: Path | None, policies: tuple[Policy, ...] | None, *, labelled: bool = True) -> CaseFile:

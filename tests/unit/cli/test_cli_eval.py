@@ -119,6 +119,20 @@ def test_a_router_does_not_differ_from_itself(tmp_path: Path, capsys: pytest.Cap
     assert "0 of 2 decisions flip" in capsys.readouterr().out
 
 
+def test_the_router_of_a_configuration_and_the_policies_of_the_cases(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    never = tmp_path / "never.yaml"
+    never.write_text(
+        "model_providers: [{model: openai/a, default: true}]\n"
+        "routing: {router: {type: embedded, threshold: 1}}\n"
+    )
+    path = str(file_of(tmp_path, row("write code for me", "code")))
+    found = evaluated(capsys, path, "--router", str(never))
+    assert (found["turn_accuracy"], found["policies"][-1]["name"]) == (0.0, "other")
+    assert found["router"] == f"embedded of {never}"
+
+
 def test_a_replay_says_what_would_be_decided_otherwise_now(
     edited: str, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +162,7 @@ def test_suggested_examples_are_yaml(capsys: pytest.CaptureFixture[str]) -> None
     [
         (["--compare", "embedded", "x.yaml"], "name a file of cases"),
         ([CASES, "--compare", "nonsense", CONFIG], "nonsense is no router"),
+        ([CASES, "--config", CONFIG, "--router", "transformers"], "the router transformers needs settings"),
         (["--replay", CASES, "--config", CONFIG], "holds no decision"),
         ([], "name a file of cases"),
     ],
