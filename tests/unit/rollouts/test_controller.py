@@ -123,6 +123,21 @@ async def test_it_comes_back_where_it_was(file: Path, replica: Start, state: str
     await before.controller.stop()
 
 
+async def test_what_was_counted_before_a_crash_still_counts(file: Path, replica: Start) -> None:
+    plan = a_plan(min_requests=10)
+    before = a_replica(file, plan, lease_s=0.001)
+    await before.walk(500)
+    before.answers(6)
+    await before.turns()
+    after = replica(plan, name="b")
+    await after.turns()
+    assert after.state.evidence.requests >= 6
+    after.answers(4)
+    await after.turns(2)
+    assert after.weight == 2_500
+    await before.controller.stop()
+
+
 class Broken:
     """While in use, the file cannot be opened."""
 
