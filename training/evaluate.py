@@ -1,27 +1,29 @@
 """Measure the embedded router: `python -m training.evaluate DATASETS_DIR/dev [--sets a,b] [--every N]`.
 
-Prints a table in Markdown: per set the share of user turns routed right, the share where a policy
-fits, the recall of "none of them", the calibration error, and the median time of a decision on one
-thread, tokenising included, the turns of earlier cases known as they are in service.
+Prints a table in Markdown: per set the share of user turns routed right, of whole spans where the set
+has them, the share where a policy fits, the recall of "none of them", the calibration error, and the
+median time of a decision on one thread, tokenising included. With `--examples N`, N messages of each
+policy are taken out of the set and given to the policy; with `--withhold` they are taken only.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import math
+import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, median
-from time import perf_counter
+from statistics import fmean
 
-from ext_proc.core.types import Scores
-from ext_proc.router.ask import verdict_of
-from ext_proc.router.cases import Case, read_cases
+from ext_proc.core.ports import Router
+from ext_proc.core.types import Policy
+from ext_proc.evaluation.cases import OTHER, Case, read_cases
+from ext_proc.evaluation.measures import Measures, measure
+from ext_proc.evaluation.trials import put
 from ext_proc.router.embedded import EmbeddedRouter
 from ext_proc.router.embedded.tuning import SHIPPED
-from ext_proc.router.measures import measure
 
 SETS = (
     "gateway",
@@ -43,49 +45,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=Path, help="folder with the *.jsonl sets")
     parser.add_argument("--sets", default=",".join(SETS), help="names, by commas")
     parser.add_argument("--every", type=int, default=1, help="take each N-th case, to be quick")
+    parser.add_argument("--examples", type=int, default=0, help="messages of each policy to take")
+    parser.add_argument("--withhold", action="store_true", help="take them, but do not give them")
     parser.add_argument("--weights", type=Path, default=SHIPPED)
     options = parser.parse_args(arguments)
-    print("| set | turns | right | fits: right | `other`: recall | calibration error | p50 ms |")
-    print("|---|---|---|---|---|---|---|")
-    rights = []
-    for name in options.sets.split(","):
-        cases = read_set(options.directory, name, options.every)
-        scores, times_ms = asyncio.run(decide(cases, options.weights))
-        verdicts = [verdict_of(row, case.policies) for row, case in zip(scores, cases, strict=True)]
-        found = measure(cases, verdicts)
-        rights.append(found.turn_accuracy)
-        shares = map(_percent, (found.turn_accuracy, found.fitting_accuracy, found.other_recall))
-        cells = [name, str(found.n), *shares, f"{found.ece:.3f}", f"{median(times_ms):.1f}"]
-        print(f"| {' | '.join(cells)} |", flush=True)
-    print(f"\nMean of the sets: {fmean(rights) * 100:.1f}")
+    sets = {name: read_set(options.directory, name, options.every) for name in options.sets.split(",")}
+    if options.examples:
+        sets = {
+            name: with_examples(cases, options.examples, options.withhold) for name, cases in sets.items()
+        }
+    report(EmbeddedRouter(options.weights), sets)
     return 0
 
 
-def read_set(directory: Path, name: str, every: int) -> list[Case]:
-    """Each N-th case of a set, those with the same policies together."""
-    cases = list(read_cases(directory / f"{name}.jsonl"))[::every]
-    order: dict[int, int] = {}
-    return sorted(cases, key=lambda case: order.setdefault(id(case.policies), len(order)))
+def report(router: Router, sets: Mapping[str, Sequence[Case]]) -> None:
+    """Print the table, a row as soon as it is known, and the mean of the sets."""
+    print("| set | turns | right | spans | fits: right | `other`: recall | calibration error | p50 ms |")
+    print("|---|---|---|---|---|---|---|---|")
+    rights = []
+    for name, cases in sets.items():
+        found = asyncio.run(_measure(router, cases))
+        rights.append(found.turn_accuracy or 0.0)
+        print(f"| {name} | {found.n} | {' | '.join(_cells(found))} |", flush=True)
+    print(f"\nMean of the sets: {fmean(rights) * 100:.1f}")
 
 
-async def decide(cases: Sequence[Case], weights: Path) -> tuple[list[Scores], list[float]]:
-    """The router's answers, and the milliseconds that each took."""
-    answers, times_ms = [], []
-    router = EmbeddedRouter(weights)
-    prepared = None
+def read_set(directory: Path, name: str, every: int = 1) -> list[Case]:
+    """Each N-th case of a set. Errors: ValueError when a line is no case."""
+    found = read_cases(directory / f"{name}.jsonl")
+    if found.problems:
+        raise ValueError(found.problems[0])
+    return list(found.cases)[::every]
+
+
+def with_examples(cases: Sequence[Case], count: int, withhold: bool) -> list[Case]:
+    """Take messages of each policy out of the cases, and give them to it.
+
+    No more than a third of a policy's cases are taken; what a span or conversation lacks then is not
+    made up for.
+    """
+    of: dict[tuple[int, str | None], list[Case]] = {}
     for case in cases:
-        if case.policies is not prepared:
-            prepared = case.policies
-            await router.prepare(prepared)
-        started = perf_counter()
-        answers.append(await router.score(case.messages, case.policies))
-        times_ms.append((perf_counter() - started) * 1000)
-    await router.close()
-    return answers, times_ms
+        of.setdefault((id(case.policies), case.gold), []).append(case)
+    taken = {key: random.Random("examples").sample(of[key], min(count, len(of[key]) // 3)) for key in of}
+    gone = {id(case) for (_, gold), found in taken.items() if gold != OTHER for case in found}
+    given: dict[int, tuple[Policy, ...]] = {}
+    for case in cases:
+        key = id(case.policies)
+        if key not in given and not withhold:
+            given[key] = tuple(
+                replace(policy, examples=tuple(_newest(each) for each in taken.get((key, policy.name), ())))
+                for policy in case.policies
+            )
+    kept = [case for case in cases if id(case) not in gone]
+    return [replace(case, policies=given.get(id(case.policies), case.policies)) for case in kept]
 
 
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{share * 100:.1f}"
+def _newest(case: Case) -> str:
+    return next(message.text for message in reversed(case.messages) if message.role == "user")
+
+
+async def _measure(router: Router, cases: Sequence[Case]) -> Measures:
+    return measure(await put(router, cases))
+
+
+def _cells(found: Measures) -> list[str]:
+    shares = (found.turn_accuracy, found.span_accuracy, found.in_set_accuracy, found.other_recall)
+    percents = ["–" if share is None else f"{share * 100:.1f}" for share in shares]
+    ece = "–" if found.ece is None else f"{found.ece:.3f}"
+    p50 = "–" if found.p50_ms is None else f"{found.p50_ms:.1f}"
+    return [*percents, ece, p50]
 
 
 if __name__ == "__main__":

@@ -32,11 +32,13 @@ _SMOOTHING = 0.5
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of the encoder that its weights do not tell."""
+    """The sizes of the encoder that its weights do not tell. `segments_at` is the layer that they enter."""
 
     layers: int
     heads: int
     epsilon: float
+    segments_at: int
+    head_gain: float
 
 
 @dataclass
@@ -54,23 +56,36 @@ class _Graph:
 
 
 def build(weights: Mapping[str, Array], shape: Shape, ranges: Mapping[str, Array] | None) -> onnx.ModelProto:
-    """The model `(input_ids, attention_mask) -> embedding`, mean-pooled and of length 1.
+    """The model `(input_ids, segment_ids, attention_mask)` to the fields of `model.Encoded`.
 
-    Shapes: inputs [batch, sequence] of int64, output [batch, hidden]. `ranges` holds the largest
-    absolute input seen per channel of each linear layer, by its name in `weights`; None: float32.
+    Shapes: inputs [batch, sequence] of int64; outputs `embedding` [batch, hidden], `heads` [batch, 2],
+    `tokens` [batch, sequence, width], `values` [batch, sequence, 2]. `ranges` holds the largest absolute
+    input seen per channel of each linear layer, by its name in `weights`; None: float32.
     """
     graph = _Graph()
     hidden = _embeddings(graph, weights, shape, quantise=ranges is not None)
     graph.node("Cast", ["attention_mask"], "mask", to=TensorProto.INT32)
     for layer in range(shape.layers):
+        if layer == shape.segments_at:
+            rows = graph.node(
+                "Gather", [graph.constant("segments", weights["segments"]), "segment_ids"], "whose"
+            )
+            hidden = graph.node("Add", [hidden, rows], "hidden.whose")
         hidden = _layer(graph, weights, shape, ranges, layer, hidden)
-    _pool(graph, hidden)
+    _readings(graph, weights, hidden)
+    _pool(graph, weights, hidden)
+    _heads(graph, weights, shape)
     size = weights["embeddings.LayerNorm.weight"].shape[0]
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
-        for name in ("input_ids", "attention_mask")
+        for name in ("input_ids", "segment_ids", "attention_mask")
     ]
-    outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", size])]
+    outputs = [
+        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", size]),
+        helper.make_tensor_value_info("heads", TensorProto.FLOAT, ["batch", 2]),
+        helper.make_tensor_value_info("tokens", TensorProto.FLOAT, ["batch", "sequence", "width"]),
+        helper.make_tensor_value_info("values", TensorProto.FLOAT, ["batch", "sequence", 2]),
+    ]
     proto = helper.make_graph(graph.nodes, "encoder", inputs, outputs, list(graph.constants.values()))
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(_CONTRIB, 1)]
     return helper.make_model(proto, opset_imports=opsets, ir_version=9, producer_name="arch-ext-proc")
@@ -179,11 +194,43 @@ def _smoothing(ranges: Array, matrix: Array) -> Array:
     return factors
 
 
-def _pool(graph: _Graph, hidden: str) -> None:
-    # The mean's divisor goes with the length.
-    graph.node("Cast", ["attention_mask"], "mask.float", to=TensorProto.FLOAT)
+def _readings(graph: _Graph, weights: Mapping[str, Array], hidden: str) -> None:
+    """What each token gives besides its state, in one product: `tokens`, and three numbers."""
+    wide = [weights["token_out.weight"].T, weights["token_value"], weights["pool_gate"][:, None]]
+    matrix = graph.constant("readings.weight", np.concatenate(wide, axis=1).astype(np.float32))
+    sizes = graph.constant("readings.sizes", np.array([each.shape[1] for each in wide], np.int64))
+    graph.node("MatMul", [hidden, matrix], "readings")
+    parts = ["readings.tokens", "readings.values", "readings.gate"]
+    graph.nodes.append(helper.make_node("Split", ["readings", sizes], parts, "readings.split", axis=-1))
+    graph.node("LpNormalization", ["readings.tokens"], "tokens", axis=-1, p=2)
+    whose = np.stack([weights["token_bias"], np.zeros_like(weights["token_bias"])], axis=1)
+    graph.node("Gather", [graph.constant("values.bias", whose), "segment_ids"], "values.whose")
+    graph.node("Add", ["readings.values", "values.whose"], "values")
+
+
+def _pool(graph: _Graph, weights: Mapping[str, Array], hidden: str) -> None:
+    # What the weights sum to goes with the length.
+    last = graph.constant("last_axis", np.array([-1], np.int64))
     one = graph.constant("one", np.array([1], np.int64))
-    graph.node("Unsqueeze", ["mask.float", one], "mask.row")
-    graph.node("MatMul", ["mask.row", hidden], "pool.sum")
+    graph.node("Squeeze", ["readings.gate", last], "pool.says")
+    graph.node("Gather", [graph.constant("pool.bias", weights["pool_bias"]), "segment_ids"], "pool.whose")
+    graph.node("Add", ["pool.says", "pool.whose"], "pool.logits")
+    graph.node("Exp", ["pool.logits"], "pool.all")
+    graph.node("Cast", ["attention_mask"], "mask.float", to=TensorProto.FLOAT)
+    graph.node("Mul", ["pool.all", "mask.float"], "pool.weights")
+    graph.node("Unsqueeze", ["pool.weights", one], "pool.row")
+    graph.node("MatMul", ["pool.row", hidden], "pool.sum")
     graph.node("Squeeze", ["pool.sum", one], "pool.vector")
     graph.node("LpNormalization", ["pool.vector"], "embedding", axis=-1, p=2)
+
+
+def _heads(graph: _Graph, weights: Mapping[str, Array], shape: Shape) -> None:
+    wide = graph.constant("heads.in", weights["head_in.weight"].T * np.float32(shape.head_gain))
+    wide_bias = graph.constant("heads.in.bias", weights["head_in.bias"])
+    narrow = graph.constant("heads.out", weights["head_out.weight"].T)
+    narrow_bias = graph.constant("heads.out.bias", weights["head_out.bias"])
+    graph.node("MatMul", ["embedding", wide], "heads.product")
+    graph.node("Add", ["heads.product", wide_bias], "heads.wide")
+    graph.node("Gelu", ["heads.wide"], "heads.gelu", _CONTRIB)
+    graph.node("MatMul", ["heads.gelu", narrow], "heads.narrow")
+    graph.node("Add", ["heads.narrow", narrow_bias], "heads")

@@ -1,72 +1,75 @@
-"""Text to unit vector: the tokenizer and the ONNX session."""
+"""Tokens to vectors: the ONNX session."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from tokenizers import Tokenizer
 
 from ext_proc.core.errors import Reason, RouterError
-from ext_proc.router.embedded.scoring import Vectors
-from ext_proc.router.embedded.tuning import MODEL_FILE, TOKENIZER_FILE
-from ext_proc.router.embedded.turns import cut_middle
+from ext_proc.router.embedded.scoring import Encoded, Vectors
+from ext_proc.router.embedded.tokens import Tokenizing, Tokens
+from ext_proc.router.embedded.tuning import MODEL_FILE, TOKENIZER_FILE, Tuning
+from ext_proc.router.embedded.turns import Segment, Turn
 
-_SPECIAL_TOKENS = 2
+_OUTPUTS = ("embedding", "heads", "tokens", "values")
 
 
 class Encoder:
-    """A sentence encoder. Any thread may call it; each call takes one core for its few milliseconds."""
+    """The encoder. Any thread may call it; each call takes one core for its few milliseconds.
 
-    def __init__(self, directory: Path) -> None:
-        self._tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
-        self._first = self._token_id("[CLS]")
-        self._last = self._token_id("[SEP]")
+    One text at a time: quantisation looks at a whole batch, so beside others a text would get another
+    vector.
+    """
+
+    def __init__(self, directory: Path, tuning: Tuning) -> None:
+        self._tuning = tuning
+        self._tokenizing = Tokenizing(directory / TOKENIZER_FILE, tuning.head_share)
         self._session = onnxruntime.InferenceSession(
             str(directory / MODEL_FILE), _options(), providers=["CPUExecutionProvider"]
         )
 
-    def encode(self, text: str, max_tokens: int, head_share: float) -> Vectors:
-        """Encode one text, cut in the middle to `max_tokens`, the two special tokens included.
+    @property
+    def hidden(self) -> int:
+        """The size of a vector."""
+        size: int = self._session.get_outputs()[0].shape[1]
+        return size
 
-        One text at a time: quantisation looks at a whole batch, so beside others a text would get
-        another vector.
-        """
-        ids = np.array([[self._first, *self._ids(text, max_tokens, head_share), self._last]], np.int64)
-        (vectors,) = self._session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
-        vector: Vectors = vectors[0]
-        return vector
+    def conversation(self, turns: Sequence[Turn]) -> Encoded:
+        """Encode the turns of a conversation, at least one, together."""
+        return self.encode(self._tokenizing.turns(turns, self._tuning.max_tokens_together))
 
-    def _ids(self, text: str, max_tokens: int, head_share: float) -> list[int]:
-        ids = self._tokens(cut_middle(text, max_tokens, head_share))
-        room = max_tokens - _SPECIAL_TOKENS
-        if len(ids) <= room:
-            return ids
-        head = round(room * head_share)
-        return ids[:head] + ids[len(ids) - room + head :]
+    def policy(self, text: str) -> Encoded:
+        """Encode a policy's text."""
+        return self.encode(self._tokenizing.text(text, Segment.POLICY, self._tuning.max_tokens))
 
-    def _tokens(self, text: str) -> list[int]:
-        # JSON may carry half a surrogate pair, which no UTF-8 library takes.
-        valid = text.encode("utf-8", "replace").decode("utf-8")
-        return self._tokenizer.encode(valid, add_special_tokens=False).ids
+    def text(self, text: str, max_tokens: int) -> Vectors:
+        """The vector of any text, as if a user had written it. Shapes: [hidden]."""
+        return self.encode(self._tokenizing.text(text, Segment.NEWEST, max_tokens)).vector
 
-    def _token_id(self, token: str) -> int:
-        number = self._tokenizer.token_to_id(token)
-        if number is None:
-            raise ValueError(f"the tokenizer has no {token}")
-        return number
+    def encode(self, tokens: Tokens) -> Encoded:
+        """Encode tokens."""
+        ids = np.array([tokens.ids], np.int64)
+        inputs = {
+            "input_ids": ids,
+            "segment_ids": np.array([tokens.segments], np.int64),
+            "attention_mask": np.ones_like(ids),
+        }
+        vectors, heads, own, values = self._session.run(_OUTPUTS, inputs)
+        return Encoded(vectors[0], float(heads[0, 0]), float(heads[0, 1]), own[0], values[0])
 
 
 @lru_cache(maxsize=2)
-def shared_encoder(directory: Path) -> Encoder:
+def shared_encoder(directory: Path, tuning: Tuning) -> Encoder:
     """The encoder of these weights, once per process: a new configuration does not load them again.
 
     Errors: RouterError when the files cannot be loaded.
     """
     try:
-        return Encoder(directory)
+        return Encoder(directory, tuning)
     except Exception as error:
         # onnxruntime and tokenizers raise types of their own, tokenizers a bare Exception.
         raise RouterError(

@@ -1,80 +1,62 @@
-"""What lives in the router's thread: the encoder, and the vectors it gave before."""
+"""What lives in the router's thread: the encoder, and what it said of policies before."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ext_proc.core.types import Policy
+from ext_proc.core.types import Message, Policy
 from ext_proc.router.embedded import scoring
 from ext_proc.router.embedded.encoder import shared_encoder
-from ext_proc.router.embedded.scoring import PolicySet, Vectors
+from ext_proc.router.embedded.scoring import Asked, Encoded, Vectors
 from ext_proc.router.embedded.tuning import Tuning
-from ext_proc.router.embedded.turns import Turn
+from ext_proc.router.embedded.turns import Turn, choose_turns
 
 _MARK = re.compile(r"\{(?:name|description|domain)\}")
-_KEPT_VECTORS = 4096
-"""Vectors of 1.5 kB kept of turns, and as many of policies: 12 MB at most."""
+_KEPT_POLICIES = 4096
+"""Of about 8 kB each: 32 MB at most."""
 
 
 class Engine:
-    """Encodes turns and policies. Not for two threads at once."""
+    """Encodes conversations and policies. Not for two threads at once."""
 
     def __init__(self, weights: Path, tuning: Tuning) -> None:
         """Load the weights. Errors: RouterError."""
-        self._encoder = shared_encoder(weights)
+        self._encoder = shared_encoder(weights, tuning)
         self._tuning = tuning
-        self._turns = KeptVectors(_KEPT_VECTORS)
-        self._policies = KeptVectors(_KEPT_VECTORS)
-        self._topics: Vectors = np.stack([self._encode(text, tuning.max_tokens) for text in tuning.topics])
+        self._policies: OrderedDict[bytes, Asked] = OrderedDict()
 
-    def conversation(self, turns: Sequence[Turn]) -> Vectors:
-        """One vector for all turns. Those of earlier requests are kept, so a dialogue costs its news."""
-        return scoring.blend([self._turn(turn) for turn in turns], [turn.weight for turn in turns])
+    def conversation(self, turns: Sequence[Turn]) -> Encoded:
+        """Encode the turns of a conversation."""
+        return self._encoder.conversation(turns)
 
-    def policy(self, policy: Policy) -> Vectors:
-        """One vector for a policy: the mean of its phrasings."""
-        key = _key(policy.name, policy.description, policy.domain or "")
-        return self._policies.get(key, lambda: self._encode_policy(policy))
-
-    def policy_set(self, rows: Sequence[Vectors]) -> PolicySet:
-        """The policies of one question, ready for scoring."""
-        return scoring.build_policy_set(np.stack(rows), self._topics, self._tuning)
-
-    def _turn(self, turn: Turn) -> Vectors:
-        key = _key(turn.text, str(turn.max_tokens))
-        return self._turns.get(key, lambda: self._encode(turn.text, turn.max_tokens))
-
-    def _encode_policy(self, policy: Policy) -> Vectors:
-        texts = phrase(policy, self._tuning.phrasings)
-        vectors = [self._encode(text, self._tuning.max_tokens) for text in texts]
-        return scoring.blend(vectors, [1.0] * len(vectors))
-
-    def _encode(self, text: str, max_tokens: int) -> Vectors:
-        return self._encoder.encode(text, max_tokens, self._tuning.head_share)
-
-
-class KeptVectors:
-    """The vectors used last, by key, at most `size` of them."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._vectors: OrderedDict[bytes, Vectors] = OrderedDict()
-
-    def get(self, key: bytes, make: Callable[[], Vectors]) -> Vectors:
-        """The vector under this key, made if it is not there."""
-        if (vector := self._vectors.get(key)) is None:
-            vector = self._vectors[key] = make()
-            if len(self._vectors) > self._size:
-                self._vectors.popitem(last=False)
+    def policy(self, policy: Policy) -> Asked:
+        """Encode a policy, or remember: a configuration that is read anew costs what changed."""
+        texts = (policy.name, policy.description, policy.domain or "")
+        key = _key(*texts, str(len(policy.examples)), *policy.examples, *policy.not_examples)
+        if (found := self._policies.get(key)) is None:
+            found = self._policies[key] = self._encode_policy(policy)
+            if len(self._policies) > _KEPT_POLICIES:
+                self._policies.popitem(last=False)
         else:
-            self._vectors.move_to_end(key)
-        return vector
+            self._policies.move_to_end(key)
+        return found
+
+    def _encode_policy(self, policy: Policy) -> Asked:
+        phrased = [self._encoder.policy(text) for text in phrase(policy, self._tuning.phrasings)]
+        examples, against = self._messages(policy.examples), self._messages(policy.not_examples)
+        return scoring.asked_of(phrased, examples, self._tuning.examples_weight, against)
+
+    def _messages(self, texts: Sequence[str]) -> Vectors:
+        """Messages of users, each a conversation of its own. Shapes: [texts, hidden]."""
+        turns = [choose_turns((Message("user", text),), self._tuning) for text in texts]
+        vectors = [self._encoder.conversation(each).vector for each in turns if each]
+        return np.stack(vectors) if vectors else np.zeros((0, self._encoder.hidden), np.float32)
 
 
 def phrase(policy: Policy, phrasings: Sequence[str]) -> list[str]:

@@ -70,7 +70,7 @@ class EmbeddedRouter:
     async def _policy_set(self, policies: tuple[Policy, ...]) -> PolicySet:
         # A job each, so that a reload with a thousand policies does not hold up decisions meanwhile.
         rows = [await self._run(Engine.policy, policy) for policy in policies]
-        return await self._run(Engine.policy_set, rows)
+        return scoring.build_policy_set(rows)
 
     async def _run(self, job: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         def in_thread() -> T:

@@ -46,6 +46,6 @@ class EmbeddedSimilarity:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _cosine(self, one: str, other: str) -> float:
-        encoder, head_share = shared_encoder(self._weights), read_tuning(self._weights).head_share
-        first, second = (encoder.encode(text, _TOKENS, head_share) for text in (one, other))
+        encoder = shared_encoder(self._weights, read_tuning(self._weights))
+        first, second = (encoder.text(text, _TOKENS) for text in (one, other))
         return max(-1.0, min(1.0, float(first @ second)))

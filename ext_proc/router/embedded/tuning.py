@@ -18,32 +18,29 @@ SETTINGS_FILE = "settings.json"
 class Tuning:
     """How these weights are to be used. The values were measured: see the model card.
 
-    `max_tokens` bounds the newest user turn, `max_tokens_earlier` each turn before it, the special
-    tokens included; a longer text keeps its first `head_share` and its last tokens. `user_turns`
-    counts the user turns that are read. Each earlier one weighs `turn_decay` of the next, the
-    assistant's answer before the newest one `assistant_weight`; a turn of n tokens is worth
-    n / (n + `short_turn_tokens`) of that, because "yes please" says little.
-    `phrasings` are the texts whose mean stands for a policy; one that names its domain is left out
-    where it has none.
-    A cosine divided by `temperature` is a logit. "None of them" has the cosine `none_point` plus
-    `topic_slope` times that of the nearest of `topics`, those left out that are nearer than
-    `topic_overlap` to one of the policies.
+    A conversation is at most `max_tokens_together` tokens: the newest user turn of at most
+    `max_tokens`, then the answer before it and earlier user turns of at most `max_tokens_earlier`
+    each; a longer text keeps its first `head_share` and its last tokens. `user_turns` counts the user
+    turns that are read. `phrasings` are the texts whose mean stands for a policy; one that names its
+    domain is left out where it has none.
+    The logit of a policy is `scale` times a cosine, plus `token_scale` times how near its tokens come,
+    plus the encoder's bias; the one of "none of them" is the encoder's, plus `none_shift`. All are
+    divided by `temperature`. Many examples weigh `examples_weight` times what a policy's text does in
+    its vector, n of them n / (n + 1) of that.
     """
 
     version: str
     max_tokens: int
     max_tokens_earlier: int
+    max_tokens_together: int
     head_share: float
     user_turns: int
-    turn_decay: float
-    assistant_weight: float
-    short_turn_tokens: int
     phrasings: tuple[str, ...]
+    scale: float
+    token_scale: float
+    examples_weight: float
+    none_shift: float
     temperature: float
-    none_point: float
-    topic_slope: float
-    topic_overlap: float
-    topics: tuple[str, ...]
 
 
 def read_tuning(directory: Path) -> Tuning:
@@ -54,10 +51,13 @@ def read_tuning(directory: Path) -> Tuning:
     for name in (MODEL_FILE, TOKENIZER_FILE, SETTINGS_FILE):
         if not (directory / name).is_file():
             raise RouterError(Reason.ROUTER_ERROR, f"the embedded router's weights lack {directory / name}")
-    path = directory / SETTINGS_FILE
+    return read_settings(directory / SETTINGS_FILE)
+
+
+def read_settings(path: Path) -> Tuning:
+    """Read the settings alone. Errors: RouterError when they have another shape."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        phrasings, topics = tuple(fields.pop("phrasings")), tuple(fields.pop("topics"))
-        return Tuning(**fields, phrasings=phrasings, topics=topics)
+        return Tuning(**fields | {"phrasings": tuple(fields["phrasings"])})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RouterError(Reason.ROUTER_ERROR, f"{path} is not readable: {error}") from error

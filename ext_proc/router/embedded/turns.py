@@ -1,25 +1,33 @@
-"""Which texts of a conversation are encoded, how much of each, and what each weighs."""
+"""Which texts of a conversation are encoded, in which order, and how much of each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 from ext_proc.core.types import Message
 from ext_proc.router.embedded.tuning import Tuning
 
-_CHARS_PER_TOKEN = 4
-"""English prose under WordPiece. It only weighs short turns against long ones."""
 _CUT_CHARS_PER_TOKEN = 24
 """Characters kept per token wanted: prose takes 4, indented code up to 20. Tokenising costs 0.3 µs each."""
 
 
+class Segment(IntEnum):
+    """What a text is to the encoder: the rows of its segment table."""
+
+    NEWEST = 0
+    ANSWER = 1
+    EARLIER = 2
+    POLICY = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One text to encode, no longer than needed for its tokens. `max_tokens` includes the special ones."""
+    """One text to encode, no longer than needed for its tokens, the separator after it not counted."""
 
     text: str
-    weight: float
+    segment: Segment
     max_tokens: int
 
 
@@ -30,17 +38,18 @@ def choose_turns(messages: Sequence[Message], tuning: Tuning) -> tuple[Turn, ...
     the number of messages, not by their length.
     """
     turns: list[Turn] = []
-    weight, users = 1.0, 0
+    users = 0
     for message in reversed(messages):
-        if message.role == "user" and not _is_blank(message.text):
-            limit = tuning.max_tokens_earlier if users else tuning.max_tokens
-            turns.append(_turn(message.text, weight, limit, tuning))
-            weight *= tuning.turn_decay
+        if not message.text or message.text.isspace():
+            continue
+        if message.role == "user":
+            segment = Segment.EARLIER if users else Segment.NEWEST
+            turns.append(_turn(message.text, segment, tuning))
             users += 1
             if users == tuning.user_turns:
                 break
-        elif message.role == "assistant" and users == 1 and not _is_blank(message.text):
-            turns.append(_turn(message.text, tuning.assistant_weight, tuning.max_tokens_earlier, tuning))
+        elif message.role == "assistant" and len(turns) == users == 1:
+            turns.append(_turn(message.text, Segment.ANSWER, tuning))
     return tuple(turns)
 
 
@@ -56,11 +65,6 @@ def cut_middle(text: str, max_tokens: int, head_share: float) -> str:
     return f"{text[:head]} {text[len(text) - limit + head + 1 :]}"
 
 
-def _turn(text: str, weight: float, max_tokens: int, tuning: Tuning) -> Turn:
-    tokens = min(len(text) // _CHARS_PER_TOKEN, tuning.max_tokens) + 1
-    text = cut_middle(text, max_tokens, tuning.head_share)
-    return Turn(text, weight * tokens / (tokens + tuning.short_turn_tokens), max_tokens)
-
-
-def _is_blank(text: str) -> bool:
-    return not text or text.isspace()
+def _turn(text: str, segment: Segment, tuning: Tuning) -> Turn:
+    limit = tuning.max_tokens if segment is Segment.NEWEST else tuning.max_tokens_earlier
+    return Turn(cut_middle(text, limit, tuning.head_share), segment, limit)

@@ -30,7 +30,7 @@ TURNS: tuple[tuple[str | None, tuple[str, ...]], ...] = (
     ("code understanding", (f"Explain what this function does:\n{_CODE}",)),
     ("code understanding", ("what does this regex match? ^\\d{3}-\\d{4}$",)),
     ("legal", ("Can my landlord raise the rent in the middle of the lease?",)),
-    ("legal", ("Review this NDA and point out risky clauses",)),
+    ("legal", ("Review this employment contract and point out risky clauses",)),
     ("travel planning", ("Find me a flight from Berlin to Rome next Friday",)),
     ("travel planning", ("Plan a three day trip to Kyoto",)),
     ("customer_support", ("Where is my order? It should have arrived on Monday",)),
@@ -68,6 +68,9 @@ TURNS: tuple[tuple[str | None, tuple[str, ...]], ...] = (
     (None, ("Recommend me a workout for my back",)),
     (None, ("what's the best way to invest 1000 dollars",)),
     (None, ("hi",)),
+    # Nothing more is asked.
+    (None, ("Write a poem about the sea", "The waves roll in ...", "thank you, that's lovely!")),
+    (None, ("Find me a flight to Rome", "It is booked. Anything else?", "No, that's all. Thanks!")),
 )
 
 

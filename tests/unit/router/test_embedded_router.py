@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from ext_proc.core.types import Message, Policy
 from ext_proc.router.ask import RouterAsker, verdict_of
 from ext_proc.router.build import build_router
 from ext_proc.router.embedded import EmbeddedRouter
+from ext_proc.router.embedded.engine import Engine
 from ext_proc.router.embedded.tuning import MODEL_FILE, SETTINGS_FILE, SHIPPED, TOKENIZER_FILE
 from tests.unit.router.conversations import POLICIES, TURNS, conversation
 
@@ -109,6 +111,30 @@ async def test_policies_without_a_description_and_of_one_name_are_scored(router:
     assert scores.per_policy[0] == pytest.approx(scores.per_policy[1])
 
 
+async def test_examples_draw_messages_like_them_and_not_examples_push_them_away(
+    router: EmbeddedRouter,
+) -> None:
+    messages = conversation("the flux rig in hall 3 needs its weekly purge")
+    plain, other = Policy("maintenance", "upkeep of machines"), Policy("scheduling", "shifts and rosters")
+    taught = replace(plain, examples=("please purge the flux rig in hall 2", "purge rig 7 again"))
+    warned = replace(plain, not_examples=("the flux rig in hall 2 needs its purge",))
+    first, drawn, pushed = [
+        (await router.score(messages, (policy, other))).per_policy[0] for policy in (plain, taught, warned)
+    ]
+    assert pushed < first < drawn
+
+
+async def test_a_policy_with_other_examples_is_encoded_anew(router: EmbeddedRouter) -> None:
+    policies = [Policy("a", "b", examples=("x y",)), Policy("a", "b", examples=("x", "y"))]
+    policies += [
+        Policy("a", "b", not_examples=("x", "y")),
+        Policy("a", "b", examples=("x",), not_examples=("y",)),
+    ]
+    asked = [await router._run(Engine.policy, policy) for policy in policies]
+    assert len({id(each) for each in asked}) == 4
+    assert await router._run(Engine.policy, policies[0]) is asked[0]
+
+
 async def test_fifty_at_once_get_the_answers_that_each_gets_alone(router: EmbeddedRouter) -> None:
     asker = RouterAsker(router, RouterSettings("embedded", 60.0, None, 64))
     asked = [texts for _, texts in TURNS] + [(f"order number {number}",) for number in range(21)]
@@ -186,7 +212,7 @@ async def test_weights_that_cannot_be_loaded_are_named_in_prepare(tmp_path: Path
     await subject.close()
 
 
-@pytest.mark.parametrize("change", [{"max_tokens": None}, {"unheard_of": 1}, {"topics": None}])
+@pytest.mark.parametrize("change", [{"max_tokens": None}, {"unheard_of": 1}, {"phrasings": None}])
 def test_settings_of_another_shape_are_an_error(tmp_path: Path, change: dict[str, object]) -> None:
     path = _copy(tmp_path) / SETTINGS_FILE
     settings = json.loads(path.read_text()) | change

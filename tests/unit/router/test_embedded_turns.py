@@ -7,7 +7,7 @@ import pytest
 from ext_proc.core.types import Message, Policy
 from ext_proc.router.embedded.engine import phrase
 from ext_proc.router.embedded.tuning import SHIPPED, read_tuning
-from ext_proc.router.embedded.turns import choose_turns, cut_middle
+from ext_proc.router.embedded.turns import Segment, choose_turns, cut_middle
 from tests.unit.router.conversations import conversation
 
 TUNING = read_tuning(SHIPPED)
@@ -47,9 +47,25 @@ def test_an_answer_that_nobody_replied_to_is_not_the_users_wish() -> None:
     assert texts(*conversation("write a poem", "The sea ...")) == ["write a poem"]
 
 
-def test_a_short_turn_weighs_less_than_a_long_one() -> None:
-    newest, earlier = choose_turns([Message("user", "a b c d e f g " * 20), Message("user", "yes")], TUNING)
-    assert newest.weight < earlier.weight
+def test_each_turn_says_whose_it_is_and_the_newest_has_the_most_room() -> None:
+    turns = choose_turns(conversation("one", "two", "three", "four", "five"), TUNING)
+    assert [turn.segment for turn in turns] == [
+        Segment.NEWEST,
+        Segment.ANSWER,
+        Segment.EARLIER,
+        Segment.EARLIER,
+    ]
+    assert [turn.max_tokens for turn in turns] == [TUNING.max_tokens] + [TUNING.max_tokens_earlier] * 3
+
+
+def test_of_several_answers_in_a_row_the_last_is_read() -> None:
+    messages = [
+        Message("user", "a"),
+        Message("assistant", "b"),
+        Message("assistant", "c"),
+        Message("user", "d"),
+    ]
+    assert texts(*messages) == ["d", "c", "a"]
 
 
 def test_a_huge_text_keeps_its_head_and_tail() -> None:

@@ -1,0 +1,142 @@
+"""The training data: tasks, how each may be stated, and conversations that belong to it.
+
+Reads the files of `train/`: rows with `policy_texts` and `queries` or `conversations`, the rows of
+`synthetic-*` with `domain`, `name`, `description` and `paraphrases`, and `synthetic-none`.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ext_proc.core.types import Message
+
+Conversation = tuple[Message, ...]
+
+SYNTHETIC = "synthetic"
+_SYNTHETIC_FILES = ("agents", "knowledge", "professional", "software", "writing")
+_PUBLIC_FILES = ("banking77", "hwu64", "mmlu", "prompts", "sgd", "tasks")
+_HELD_OUT_ONE_IN = 8
+_SALT = 14
+"""The first that holds out some of every source. No accuracy was looked at to choose it."""
+_OWN_GROUPS = frozenset({SYNTHETIC, "sgd", "tasks"})
+"""Sources whose groups are topics of their own: a group is held out whole. Elsewhere single tasks are."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a policy may stand for. `texts` are ways to state it.
+
+    Tasks of one `group` are near each other. `catches_all` marks the one that covers its whole group.
+    `held_out` ones are never trained on: they calibrate and choose.
+    """
+
+    source: str
+    group: str
+    texts: tuple[str, ...]
+    conversations: tuple[Conversation, ...]
+    catches_all: bool
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """`tasks` by source; `nones` are conversations whose last message asks for nothing.
+
+    `overlaps` holds pairs of groups of `tasks.jsonl` that may both be right for a message; a pair of
+    one group with itself says so of the tasks within.
+    """
+
+    tasks: dict[str, tuple[Task, ...]]
+    nones: tuple[Conversation, ...]
+    nones_held_out: tuple[Conversation, ...]
+    overlaps: frozenset[tuple[str, str]]
+
+    def may_both_fit(self, one: Task, other: Task) -> bool:
+        """Whether `other` must not count as wrong for a conversation of `one`."""
+        return one is not other and (one.group, other.group) in self.overlaps
+
+    def without(self, unwanted: Callable[[Conversation], bool]) -> Corpus:
+        """The same without some conversations, and without tasks that have no other."""
+
+        def rest(conversations: tuple[Conversation, ...]) -> tuple[Conversation, ...]:
+            return tuple(each for each in conversations if not unwanted(each))
+
+        kept = {
+            source: [replace(task, conversations=rest(task.conversations)) for task in tasks]
+            for source, tasks in self.tasks.items()
+        }
+        tasks = {
+            source: tuple(task for task in found if task.conversations) for source, found in kept.items()
+        }
+        return replace(self, tasks=tasks, nones=rest(self.nones))
+
+
+def read_corpus(directory: Path) -> Corpus:
+    """Read `train/`. Errors: OSError, KeyError or ValueError when a file is not as described."""
+    tasks: dict[str, list[Task]] = {}
+    for name in _PUBLIC_FILES:
+        for row in _rows(directory / f"{name}.jsonl"):
+            tasks.setdefault(name, []).append(_public(row))
+    for name in _SYNTHETIC_FILES:
+        for row in _rows(directory / f"synthetic-{name}.jsonl"):
+            tasks.setdefault(SYNTHETIC, []).append(_synthetic(row))
+    nones = [_conversation(row["messages"]) for row in _rows(directory / "synthetic-none.jsonl")]
+    kept = [not _is_held_out(messages[-1].text) for messages in nones]
+    return Corpus(
+        {source: tuple(found) for source, found in tasks.items()},
+        tuple(messages for messages, keep in zip(nones, kept, strict=True) if keep),
+        tuple(messages for messages, keep in zip(nones, kept, strict=True) if not keep),
+        _overlaps(directory / "tasks-overlaps.json"),
+    )
+
+
+def _public(row: dict[str, Any]) -> Task:
+    source, group = row["source"], row["group"]
+    file = source if source in _PUBLIC_FILES else "tasks"
+    texts = tuple(text.replace("_", " ") for text in row["policy_texts"])
+    conversations = [_conversation(messages) for messages in row.get("conversations", ())]
+    conversations += [(Message("user", query),) for query in row.get("queries", ()) if query.strip()]
+    key = f"{file}/{group}" if file in _OWN_GROUPS else f"{file}/{texts[0]}"
+    return Task(file, group, texts, tuple(conversations), False, _is_held_out(key))
+
+
+def _synthetic(row: dict[str, Any]) -> Task:
+    name, description = row["name"].replace("_", " "), row["description"]
+    domain, action = row["domain"].replace("_", " "), row["action"].replace("_", " ")
+    stated = f"{name}: {description}"
+    paraphrases: list[str] = row["paraphrases"]
+    texts = (
+        *(stated, stated, description),
+        *(name, f"{domain}: {action}", f"{domain}: {description}"),
+        *paraphrases,
+        *(f"{name}: {paraphrase}" for paraphrase in paraphrases),
+        *(f"{action}: {paraphrase}" for paraphrase in paraphrases),
+    )
+    conversations = tuple(_conversation(messages) for messages in row["conversations"])
+    catches_all = row["name"].endswith("_general")
+    return Task(SYNTHETIC, domain, texts, conversations, catches_all, _is_held_out(f"synthetic/{domain}"))
+
+
+def _is_held_out(key: str) -> bool:
+    return zlib.crc32(f"{_SALT}/{key}".encode()) % _HELD_OUT_ONE_IN == 0
+
+
+def _overlaps(path: Path) -> frozenset[tuple[str, str]]:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    within = {(group, group) for group in found["multi_label_within_group"]}
+    pairs = {(one, other) for one, other in found["group_pairs"]}
+    return frozenset(within | pairs | {(other, one) for one, other in pairs})
+
+
+def _conversation(messages: list[dict[str, str]]) -> Conversation:
+    return tuple(Message(message["role"], message["content"]) for message in messages)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        yield from (json.loads(line) for line in lines)

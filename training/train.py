@@ -1,0 +1,234 @@
+"""Train the encoder: `python -m training.train DATASETS_DIR --out DIR [--steps N] [--workers N]`.
+
+Each step draws its batches from its own number, so that a run that was cut off goes on from its last
+checkpoint as if nothing had happened, and any number of workers learns the same. The sums of floating
+point numbers may differ between processors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import Tensor, distributed, multiprocessing
+from torch.nn import functional
+
+from ext_proc.router.embedded.tokens import Tokens
+from ext_proc.router.embedded.tuning import SHIPPED, TOKENIZER_FILE, Tuning
+from training import leakage
+from training.base import base_model
+from training.batches import Batch, draw
+from training.corpus import Corpus, read_corpus
+from training.model import SCALE, TOKEN_SCALE, Encoded, Encoder, joined, load_base, logits
+from training.tokenized import Tokenized
+
+CHECKPOINT = "checkpoint.pt"
+_SEED = 20
+_WARM_UP = 0.06
+_LAST_RATE = 0.03
+_SMOOTHING = 0.02
+_REPORT_EVERY, _SAVE_EVERY = 20, 20
+_PARTS = 2
+"""Batches of a step: as many as workers may share it."""
+LIMITS = Tuning(
+    version="training",
+    max_tokens=48,
+    max_tokens_earlier=20,
+    max_tokens_together=72,
+    head_share=0.6,
+    user_turns=4,
+    phrasings=(),
+    scale=SCALE,
+    token_scale=TOKEN_SCALE,
+    examples_weight=0.0,
+    none_shift=0.0,
+    temperature=1.0,
+)
+"""Shorter than in service: what is left out is rarely what decides, and time goes with the length."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast: the rate of the encoder's layers, and of what is new.
+
+    The rate follows a cosine of `period` steps, and falls to nothing over the last `landing` of `steps`.
+    """
+
+    steps: int = 300
+    period: int = 420
+    landing: int = 80
+    rate: float = 2.5e-4
+    new_rate: float = 1e-3
+    seed: int = _SEED
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("datasets", type=Path, help="folder with train/ and dev/")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--steps", type=int, default=Plan.steps)
+    parser.add_argument("--workers", type=int, default=2, choices=range(1, _PARTS + 1), help="processes")
+    options = parser.parse_args(arguments)
+    corpus = leakage.cleaned(read_corpus(options.datasets / "train"), options.datasets / "dev")
+    options.out.mkdir(parents=True, exist_ok=True)
+    plan = Plan(steps=options.steps)
+    if options.workers == 1:
+        train(corpus, options.out, plan, load_base(base_model()))
+    else:
+        multiprocessing.spawn(_work, (options.workers, corpus, options.out, plan), nprocs=options.workers)
+    return 0
+
+
+def _work(worker: int, workers: int, corpus: Corpus, out: Path, plan: Plan) -> None:
+    store = distributed.FileStore(str(out / f"workers.{os.getppid()}"), workers)
+    distributed.init_process_group("gloo", store=store, rank=worker, world_size=workers)
+    train(corpus, out, plan, load_base(base_model()), worker, workers)
+    distributed.destroy_process_group()
+
+
+def train(
+    corpus: Corpus,
+    out: Path,
+    plan: Plan,
+    model: Encoder,
+    worker: int = 0,
+    workers: int = 1,
+    until: int | None = None,
+) -> Encoder:
+    """Train `model`, from the checkpoint in `out` on if there is one, to the end or a step before.
+
+    Each of the workers runs this, with its own share of every step's batches; the first one writes
+    checkpoints.
+    """
+    # One thread: two that wait for each other take longer than one where the machine is shared.
+    torch.set_num_threads(1)
+    tokenized = Tokenized(LIMITS, SHIPPED / TOKENIZER_FILE)
+    optimiser = torch.optim.AdamW(_groups(model, plan), weight_decay=0.01, betas=(0.9, 0.98))
+    path = out / CHECKPOINT
+    first = _resume(path, model, optimiser) if path.exists() else 0
+    model.train()
+    last = plan.steps if until is None else until
+    report = _Report(last, first)
+    for step in range(first, last):
+        for group in optimiser.param_groups:
+            group["lr"] = group["full"] * _share(step, plan)
+        optimiser.zero_grad(set_to_none=True)
+        for part in range(worker, _PARTS, workers):
+            batch = draw(corpus, random.Random(f"{plan.seed}/{step}/{part}"))
+            loss = loss_of(model, batch, tokenized) / _PARTS
+            loss.backward()
+            report.add(loss.item() * workers)
+        _share_gradients(model, workers)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        if worker == 0:
+            report.tell(step + 1)
+            if (step + 1) % _SAVE_EVERY == 0 or step + 1 == last:
+                _save(path, model, optimiser, step + 1)
+    return model.eval()
+
+
+class _Report:
+    """A line of progress now and then."""
+
+    def __init__(self, steps: int, first: int) -> None:
+        self._steps, self._first = steps, first
+        self._started = perf_counter()
+        self._losses: list[float] = []
+
+    def add(self, loss: float) -> None:
+        self._losses.append(loss)
+
+    def tell(self, done: int) -> None:
+        if done % _REPORT_EVERY and done != self._steps:
+            return
+        rate_s = (perf_counter() - self._started) / (done - self._first)
+        left_min = rate_s * (self._steps - done) / 60
+        loss = sum(self._losses) / _REPORT_EVERY
+        self._losses.clear()
+        print(
+            f"step {done}/{self._steps} loss {loss:.3f} {rate_s:.2f} s/step, {left_min:.0f} min left",
+            flush=True,
+        )
+
+
+def _share_gradients(model: Encoder, workers: int) -> None:
+    if workers == 1:
+        return
+    gradients = [value.grad for value in model.parameters() if value.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    for gradient, part in zip(
+        gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True
+    ):
+        gradient.copy_(part.view_as(gradient))
+
+
+def loss_of(model: Encoder, batch: Batch, tokenized: Tokenized) -> Tensor:
+    """Cross-entropy of the right choice among those that each conversation may choose from."""
+    conversations = [tokenized.conversation(messages) for messages in batch.conversations]
+    policies = [tokenized.policy(text) for text in batch.policies]
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded, order = _in_buckets(model, conversations)
+        asked = model(policies)
+    allowed = torch.from_numpy(batch.allowed)[order]
+    found = logits(encoded, asked).masked_fill(~allowed, -1e4)
+    gold = torch.from_numpy(batch.gold)[order]
+    logs = functional.log_softmax(found, dim=1)
+    right = logs.gather(1, gold[:, None])[:, 0]
+    even = (logs * allowed).sum(1) / allowed.sum(1)
+    return -((1 - _SMOOTHING) * right + _SMOOTHING * even).mean()
+
+
+def _in_buckets(model: Encoder, batch: Sequence[Tokens]) -> tuple[Encoded, Tensor]:
+    """Encode in two halves of like lengths, because attention pads; and where each row went."""
+    order = sorted(range(len(batch)), key=lambda index: len(batch[index].ids))
+    half = len(order) // 2
+    halves = [model([batch[index] for index in part]) for part in (order[:half], order[half:]) if part]
+    return joined(halves), torch.tensor(order)
+
+
+def _groups(model: Encoder, plan: Plan) -> list[dict[str, object]]:
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    base = [value for name, value in named if name.startswith("bert.")]
+    new = [value for name, value in named if not name.startswith("bert.")]
+    return [{"params": base, "full": plan.rate}, {"params": new, "full": plan.new_rate}]
+
+
+def _share(step: int, plan: Plan) -> float:
+    """Of the full rate: up in a line, along a cosine, and down in a line at the end."""
+    warm = max(1, round(_WARM_UP * plan.period))
+    if step < warm:
+        return (step + 1) / warm
+    done = min(1.0, (step - warm) / max(1, plan.period - warm))
+    along = _LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+    return along * min(1.0, (plan.steps - step) / max(1, plan.landing))
+
+
+def _save(path: Path, model: Encoder, optimiser: torch.optim.Optimizer, step: int) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, partial)
+    partial.replace(path)
+
+
+def _resume(path: Path, model: Encoder, optimiser: torch.optim.Optimizer) -> int:
+    kept = torch.load(path, weights_only=True)
+    model.load_state_dict(kept["model"])
+    optimiser.load_state_dict(kept["optimiser"])
+    print(f"going on after step {kept['step']}")
+    step: int = kept["step"]
+    return step
+
+
+if __name__ == "__main__":
+    sys.exit(main())
