@@ -30,6 +30,7 @@ class Reason(StrEnum):
     BODY_UNREADABLE = "body_unreadable"
     BODY_TOO_LARGE = "body_too_large"
     BODY_TOO_INTRICATE = "body_too_intricate"
+    CONTENT_TYPE_UNSUPPORTED = "content_type_unsupported"
     ENCODING_UNSUPPORTED = "encoding_unsupported"
     ROUTER_BUSY = "router_busy"
     ROUTER_TIMEOUT = "router_timeout"

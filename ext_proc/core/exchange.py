@@ -7,6 +7,7 @@ dialogue is:
     state     event                              action              next
     HEADERS   headers of no LLM call             Pass                DONE
     HEADERS   headers of an LLM call, no body    Decide (empty)      DONE
+    HEADERS   headers of one that is no JSON     Decide (unread)     DONE
     HEADERS   headers of an LLM call             AwaitBody           BODY
     BODY      body                               Decide              DONE
     any       anything else                      Acknowledge         (same)
@@ -21,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from ext_proc.core.parse import dialect_of
+from ext_proc.core.parse import dialect_of, is_json
 from ext_proc.core.types import Dialect
 
 
@@ -108,7 +109,10 @@ class AwaitBody:
 
 @dataclass(frozen=True, slots=True)
 class Decide:
-    """Everything needed is here: decide, and answer `part` with the mutation."""
+    """Everything needed is here: decide, and answer `part` with the mutation.
+
+    When that is the headers, no body is wanted after them.
+    """
 
     part: Part
     dialect: Dialect
@@ -126,8 +130,8 @@ class Acknowledge:
 Action = Pass | AwaitBody | Decide | Acknowledge
 
 
-Classify = Callable[[str, str, str], Dialect | None]
-"""Method, path and content type to the dialect of an LLM call, or None."""
+Classify = Callable[[str, str], Dialect | None]
+"""Method and path to the dialect of an LLM call, or None."""
 
 
 class Exchange:
@@ -159,10 +163,10 @@ class Exchange:
 
     def _receive_headers(self, event: RequestHeaders) -> Action:
         self._has_headers = True
-        dialect = self._classify(event.method, event.path, event.content_type)
+        dialect = self._classify(event.method, event.path)
         if dialect is None:
             return Pass()
-        if event.ends_request:
+        if event.ends_request or not is_json(event.content_type):
             return Decide(Part.REQUEST_HEADERS, dialect, event, b"")
         self._dialect, self._awaited = dialect, event
         return AwaitBody()

@@ -42,20 +42,18 @@ class _WrongType(Exception):
     """A field that routing reads has a type that its dialect does not allow."""
 
 
-def dialect_of(method: str, path: str, content_type: str) -> Dialect | None:
-    """The dialect of a request, or None if it is no LLM call.
-
-    A missing content type counts as JSON, as the providers themselves read it.
-    """
-    if method != "POST":
-        return None
+def dialect_of(method: str, path: str) -> Dialect | None:
+    """The dialect of a request, or None if it is no LLM call."""
     path = path.partition("?")[0]
-    if not _LLM_PATH.fullmatch(path):
-        return None
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type and media_type != "application/json" and not media_type.endswith("+json"):
+    if method != "POST" or not _LLM_PATH.fullmatch(path):
         return None
     return _DIALECTS[path.rpartition("/v1/")[2]]
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a body of this content type can be read. None counts as JSON, as the providers read it."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type in ("", "application/json") or media_type.endswith("+json")
 
 
 def dialect_of_endpoint(path: str) -> Dialect | None:

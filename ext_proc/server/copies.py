@@ -21,7 +21,7 @@ from ext_proc.core.types import Dialect, Target
 _ENDPOINT = re.compile(headers.ENDPOINT)
 
 
-def classify_copy(_method: str, _path: str, _content_type: str) -> Dialect:
+def classify_copy(_method: str, _path: str) -> Dialect:
     """Every mirrored request's body is wanted: what turns out to be no LLM call is dropped, not passed.
 
     The path says which dialect it is only when the copy is rewritten, because it is the primary's.

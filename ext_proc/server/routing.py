@@ -42,6 +42,8 @@ async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tupl
     """
     started = perf_counter()
     verdict, router_s, refused = None, None, None
+    if not parse.is_json(request.headers.content_type):
+        return fall_back(live, request, Reason.CONTENT_TYPE_UNSUPPORTED, started)
     content = await _unpacked(live, request)
     if isinstance(content, Reason):
         return fall_back(live, request, content, started)

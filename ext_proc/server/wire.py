@@ -34,6 +34,17 @@ _PARTS = {
 }
 _FIELDS = {part: name for name, part in _PARTS.items()}
 
+_MODE = processing_mode_pb2.ProcessingMode
+_NO_BODY = _MODE(
+    request_header_mode=_MODE.SEND,
+    response_header_mode=_MODE.SKIP,
+    request_body_mode=_MODE.NONE,
+    response_body_mode=_MODE.NONE,
+    request_trailer_mode=_MODE.SKIP,
+    response_trailer_mode=_MODE.SKIP,
+)
+"""The one mode that the filter lets this server choose."""
+
 
 def deserialize(data: bytes) -> Any:
     """One message from Envoy. Errors: google.protobuf.message.DecodeError."""
@@ -116,6 +127,8 @@ def write(part: Part, mutation: Mutation, decision: Decision | None) -> bytes:
     if decision is not None:
         common.clear_route_cache = True
         _write_metadata(answer.dynamic_metadata, decision)
+        if part is Part.REQUEST_HEADERS:
+            answer.mode_override.CopyFrom(_NO_BODY)
     data: bytes = answer.SerializeToString()
     return data
 
@@ -145,13 +158,7 @@ def _acknowledgement(part: Part) -> bytes:
 def _pass() -> bytes:
     answer = pb.ProcessingResponse()
     answer.request_headers.SetInParent()
-    mode = processing_mode_pb2.ProcessingMode
-    answer.mode_override.request_header_mode = mode.SEND
-    answer.mode_override.response_header_mode = mode.SKIP
-    answer.mode_override.request_body_mode = mode.NONE
-    answer.mode_override.response_body_mode = mode.NONE
-    answer.mode_override.request_trailer_mode = mode.SKIP
-    answer.mode_override.response_trailer_mode = mode.SKIP
+    answer.mode_override.CopyFrom(_NO_BODY)
     data: bytes = answer.SerializeToString()
     return data
 

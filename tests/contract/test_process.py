@@ -154,6 +154,14 @@ async def test_a_body_that_cannot_be_read_goes_unchanged_to_the_default(
     assert changed["authorization"] == "Bearer s3cret"
 
 
+async def test_a_body_of_another_type_than_json_stays_unread_and_goes_to_the_default() -> None:
+    (answer,) = await dialogue(headers(content_type="multipart/form-data; boundary=x"))
+    changed = set_headers(answer.request_headers.response)
+    assert (changed["x-arch-cluster"], changed["x-arch-reason"]) == ("openai", "content_type_unsupported")
+    assert changed["authorization"] == "Bearer s3cret"
+    assert answer.mode_override == pb.ProcessingResponse.FromString(wire.PASS).mode_override
+
+
 async def test_a_path_keeps_its_bytes_when_its_prefix_changes() -> None:
     sent = headers()
     (path,) = [header for header in sent.request_headers.headers.headers if header.key == ":path"]

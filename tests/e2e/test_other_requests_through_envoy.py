@@ -73,14 +73,17 @@ async def test_a_large_upload_that_is_no_llm_call_is_never_buffered(mesh: Mesh) 
     assert mesh.only("openai").body == upload
 
 
-async def test_an_llm_path_with_a_body_that_is_no_json_passes_to_the_default(mesh: Mesh) -> None:
-    passed = await mesh.counted("arch_ext_proc_passed_total")
-    decided = await mesh.decisions()
-    reply = await mesh.send(b"--x--", headers=[("content-type", "multipart/form-data; boundary=x")])
-    assert reply.status == 200
-    assert mesh.only("openai").body == b"--x--"
-    assert await mesh.counted("arch_ext_proc_passed_total") == passed + 1
-    assert await mesh.decisions() == decided
+@pytest.mark.parametrize("size", [5, 40 << 20], ids=["small", "over the limit of bodies"])
+async def test_an_llm_path_with_a_body_that_is_no_json_goes_unread_to_the_default(
+    mesh: Mesh, size: int
+) -> None:
+    counted = await mesh.decisions(reason="content_type_unsupported")
+    sent = bytes(size)
+    reply = await mesh.send(sent, headers=[("content-type", "multipart/form-data; boundary=x")])
+    assert (reply.status, reply.reason) == (200, "content_type_unsupported")
+    assert reply.model == "openai/gpt-4o-mini"
+    assert mesh.only("openai").body == sent
+    assert await mesh.decisions(reason="content_type_unsupported") == counted + 1
 
 
 async def test_query_strings_reach_the_provider(mesh: Mesh) -> None:

@@ -36,6 +36,13 @@ def test_headers_of_an_llm_call_without_a_body_are_decided_at_once() -> None:
     assert exchange.receive(BODY) == Acknowledge(Part.REQUEST_BODY)
 
 
+def test_headers_of_an_llm_call_that_is_no_json_are_decided_without_its_body() -> None:
+    exchange = Exchange()
+    headers = RequestHeaders("POST", "/v1/messages", "text/plain")
+    assert exchange.receive(headers) == Decide(Part.REQUEST_HEADERS, Dialect.MESSAGES, headers, b"")
+    assert exchange.receive(BODY) == Acknowledge(Part.REQUEST_BODY)
+
+
 def test_headers_of_an_llm_call_await_the_body_which_is_decided_once() -> None:
     exchange = Exchange()
     assert exchange.receive(CALL) == AwaitBody()
@@ -67,11 +74,11 @@ def test_other_parts_are_acknowledged_between_any_two(part: Part) -> None:
 
 
 def test_another_role_says_itself_what_is_a_call() -> None:
-    asked: list[tuple[str, str, str]] = []
+    asked: list[tuple[str, str]] = []
 
-    def classify(method: str, path: str, content_type: str) -> Dialect:
-        asked.append((method, path, content_type))
+    def classify(method: str, path: str) -> Dialect:
+        asked.append((method, path))
         return Dialect.EMBEDDINGS
 
-    assert Exchange(classify).receive(RequestHeaders("M", "/p", "t")) == AwaitBody()
-    assert asked == [("M", "/p", "t")]
+    assert Exchange(classify).receive(RequestHeaders("M", "/p")) == AwaitBody()
+    assert asked == [("M", "/p")]
