@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ EXAMPLES = (
     ROOT / "arch_config.yaml",
     *sorted((ROOT / "envoy").rglob("arch_config.yaml")),
     *sorted((ROOT / "tests").rglob("configs/*.yaml")),
-    ROOT / "tests/chaos/chaos.yaml",
+    *sorted((ROOT / "tests/chaos").glob("*.yaml")),
 )
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 ENVIRON = {
     **dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ARCH_SALT"), "any"),
     **{f"{name}_KEY": "any" for name in ("OPENAI", "CODER", "NEXT", "ANTHROPIC")},
@@ -69,13 +71,25 @@ def around(pieces: dict[str, Any]) -> dict[str, Any]:
     return {"static_resources": {"listeners": [listener], "clusters": pieces["clusters"]}}
 
 
+def written_out(page: Path, folder: Path) -> list[Path]:
+    """The whole configurations that a page shows, as files."""
+    found = []
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
+        if "model_providers:" in block:
+            found.append(folder / f"{page.stem}-{len(found)}.yaml")
+            found[-1].write_text(block)
+    return found
+
+
 async def test_envoy_accepts_every_bootstrap_and_all_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for pair in ENVIRON.items():
         monkeypatch.setenv(*pair)
     committed = [ROOT / "envoy/compose/envoy.yaml"]
-    for number, example in enumerate(EXAMPLES):
+    shown = [file for page in PAGES for file in written_out(page, tmp_path)]
+    assert {file.name for file in shown} >= {"README-0.yaml", "configuration-0.yaml"}
+    for number, example in enumerate((*EXAMPLES, *shown)):
         bootstrap, pieces = (tmp_path / f"{number}-{name}.yaml" for name in ("bootstrap", "pieces"))
         bootstrap.write_text(rendered(example, "bootstrap", capsys))
         pieces.write_text(yaml.safe_dump(around(yaml.safe_load(rendered(example, "filter", capsys)))))
