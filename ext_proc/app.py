@@ -82,7 +82,7 @@ async def serve_engine(configuration: Configuration, settings: CausalLmSettings,
     router = build_causal_lm(settings, configuration.router.max_waiting)
     engine = EngineServer(router, socket)
     if configuration.snapshot.policies:
-        await router.prepare(configuration.snapshot.policies)
+        await engine.prepare(configuration.snapshot.policies)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

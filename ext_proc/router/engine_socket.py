@@ -1,18 +1,25 @@
 """One process holds a router's weights for several servers: JSON over HTTP on a Unix socket.
 
-    POST /score  {"messages": [[role, text], …], "policies": [{"name", "description", …}, …]}
-    200          {"per_policy": [p, …], "none": p, "chosen": i}
-    503          {"reason": "router_busy"}
+    POST /prepare  {"policies": [{"name", "description", …}, …]}
+    POST /score    {"messages": [[role, text], …], "policies": […], "are_prepared": true}
+    200            {"per_policy": [p, …], "none": p, "chosen": i}
+    400, 503       {"reason": "router_busy"}
 
-The socket's file mode is its access control: whoever may open it may ask.
+`are_prepared` tells a configuration's policies from those that a request brought along: an engine that does
+not know them, because it started later, prepares them then. The socket's file mode is its access control:
+whoever may open it may ask.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import stat
 from collections import OrderedDict
+from collections.abc import Awaitable
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +32,8 @@ from ext_proc.core.ports import Router
 from ext_proc.core.types import Message, Policy, Scores
 
 _MODE = 0o660
-_KEPT_SETS = 16
+_KEPT_SETS = 4
+"""Configurations that the engine knows at a time: as many as its router keeps prepared."""
 _BODY_LIMIT_BYTES = 64 << 20
 _CONNECTIONS = 256
 
@@ -33,10 +41,11 @@ _CONNECTIONS = 256
 class EngineServer:
     """Answers the servers of this machine with one router, which it owns."""
 
-    def __init__(self, router: Router, socket: Path) -> None:
+    def __init__(self, router: Router, path: Path) -> None:
         self._router = router
-        self._socket = socket
-        self._sets: OrderedDict[bytes, tuple[Policy, ...]] = OrderedDict()
+        self._path = path
+        self._prepared: OrderedDict[bytes, tuple[Policy, ...]] = OrderedDict()
+        self._preparing = asyncio.Lock()
         application = web.Application(client_max_size=_BODY_LIMIT_BYTES)
         application.add_routes(
             [
@@ -49,35 +58,53 @@ class EngineServer:
 
     async def start(self) -> None:
         """Listen. Errors: OSError when the socket cannot be made."""
-        if self._socket.exists() and stat.S_ISSOCK(self._socket.stat().st_mode):
-            # What a process that was killed left behind.
-            self._socket.unlink()
+        listener = bound_socket(self._path)
         await self._runner.setup()
-        await web.UnixSite(self._runner, str(self._socket)).start()
-        os.chmod(self._socket, _MODE)
+        await web.SockSite(self._runner, listener).start()
 
     async def stop(self) -> None:
         await self._runner.cleanup()
         await self._router.close()
 
+    async def prepare(self, policies: tuple[Policy, ...]) -> None:
+        """Know a configuration's policies before anybody asks. Errors: RouterError."""
+        await self._known(_plain(policies))
+
     async def _prepare(self, request: web.Request) -> web.Response:
-        fields = orjson.loads(await request.read())
-        return await _answered(self._router.prepare(self._known(fields["policies"])))
+        try:
+            given = orjson.loads(await request.read())["policies"]
+            _policies(given)
+        except (ValueError, LookupError, TypeError):
+            return _failure(400, Reason.ROUTER_ERROR)
+        return await _answered(self._known(given))
 
     async def _score(self, request: web.Request) -> web.Response:
-        fields = orjson.loads(await request.read())
-        messages = tuple(Message(role, text) for role, text in fields["messages"])
-        return await _answered(self._router.score(messages, self._known(fields["policies"])))
+        try:
+            fields = orjson.loads(await request.read())
+            messages = tuple(Message(str(role), str(text)) for role, text in fields["messages"])
+            given, are_prepared = fields["policies"], fields["are_prepared"]
+            policies = _policies(given)
+        except (ValueError, LookupError, TypeError):
+            return _failure(400, Reason.ROUTER_ERROR)
 
-    def _known(self, given: list[dict[str, Any]]) -> tuple[Policy, ...]:
+        async def scored() -> Scores:
+            known = await self._known(given) if are_prepared else policies
+            return await self._router.score(messages, known)
+
+        return await _answered(scored())
+
+    async def _known(self, given: list[dict[str, Any]]) -> tuple[Policy, ...]:
         """The same object for the same policies, which is how routers know what they have prepared."""
-        key = orjson.dumps(given)
-        if (known := self._sets.get(key)) is None:
-            known = self._sets[key] = tuple(_policy(fields) for fields in given)
-            if len(self._sets) > _KEPT_SETS:
-                self._sets.popitem(last=False)
-        else:
-            self._sets.move_to_end(key)
+        key = blake2b(orjson.dumps(given), digest_size=16).digest()
+        if (known := self._prepared.get(key)) is None:
+            async with self._preparing:
+                if (known := self._prepared.get(key)) is None:
+                    known = _policies(given)
+                    await self._router.prepare(known)
+                    self._prepared[key] = known
+        self._prepared.move_to_end(key)
+        while len(self._prepared) > _KEPT_SETS:
+            self._prepared.popitem(last=False)
         return known
 
 
@@ -87,15 +114,20 @@ class EngineClient:
     def __init__(self, socket: str) -> None:
         self._path = socket
         self._session: aiohttp.ClientSession | None = None
+        self._prepared: tuple[tuple[Policy, ...], orjson.Fragment] = (), orjson.Fragment(b"[]")
 
     async def prepare(self, policies: tuple[Policy, ...]) -> None:
-        await self._post("prepare", {"policies": [asdict(policy) for policy in policies]})
+        self._prepared = policies, orjson.Fragment(orjson.dumps(_plain(policies)))
+        await self._post("prepare", {"policies": self._prepared[1]})
 
     async def score(self, messages: tuple[Message, ...], policies: tuple[Policy, ...]) -> Scores:
         """Errors: RouterError: ROUTER_UNREACHABLE without an engine, otherwise what the engine met."""
+        known, written = self._prepared
+        are_prepared = policies is known
         asked = {
             "messages": [[message.role, message.text] for message in messages],
-            "policies": [asdict(policy) for policy in policies],
+            "policies": written if are_prepared else _plain(policies),
+            "are_prepared": are_prepared,
         }
         answer = await self._post("score", asked)
         try:
@@ -139,12 +171,31 @@ async def _healthz(_: web.Request) -> web.Response:
     return web.Response(text="ok\n")
 
 
-async def _answered(waiting: Any) -> web.Response:
+async def _answered(waiting: Awaitable[Any]) -> web.Response:
     try:
         scores = await waiting
     except RouterError as error:
-        return web.Response(status=503, body=orjson.dumps({"reason": error.reason.value}))
-    return web.Response(body=orjson.dumps(asdict(scores) if scores is not None else {}))
+        return _failure(503, error.reason)
+    return web.Response(body=orjson.dumps(asdict(scores) if isinstance(scores, Scores) else {}))
+
+
+def _failure(status: int, reason: Reason) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps({"reason": reason.value}))
+
+
+def bound_socket(path: Path) -> socket.socket:
+    """A socket at this path that nobody can connect to yet, because it does not listen. Errors: OSError."""
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        # What a process that was killed left behind.
+        path.unlink()
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        bound.bind(str(path))
+        os.chmod(path, _MODE)
+    except OSError as error:
+        bound.close()
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    return bound
 
 
 def _bytes(fields: dict[str, Any]) -> bytes:
@@ -152,15 +203,33 @@ def _bytes(fields: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(fields)
     except TypeError:
-        messages = [[role, text.encode("utf-8", "replace").decode()] for role, text in fields["messages"]]
-        return orjson.dumps({**fields, "messages": messages})
+        return orjson.dumps(_valid(fields))
 
 
-def _policy(fields: dict[str, Any]) -> Policy:
-    return Policy(
-        fields["name"],
-        fields["description"],
-        fields["domain"],
-        tuple(fields["examples"]),
-        tuple(fields["not_examples"]),
+def _valid(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {key: _valid(item) for key, item in value.items()}
+    return list(map(_valid, value)) if isinstance(value, list | tuple) else value
+
+
+def _plain(policies: tuple[Policy, ...]) -> list[dict[str, Any]]:
+    return [asdict(policy) for policy in policies]
+
+
+def _policies(given: list[dict[str, Any]]) -> tuple[Policy, ...]:
+    """Errors: ValueError, LookupError, TypeError: what is given has another shape."""
+    policies = tuple(
+        Policy(
+            str(fields["name"]),
+            str(fields["description"]),
+            None if fields["domain"] is None else str(fields["domain"]),
+            tuple(map(str, fields["examples"])),
+            tuple(map(str, fields["not_examples"])),
+        )
+        for fields in given
     )
+    if not policies:
+        raise ValueError("no policies")
+    return policies

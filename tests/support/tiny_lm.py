@@ -80,6 +80,8 @@ def corpus(policies: Sequence[Policy]) -> list[str]:
 
 def make_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2ForCausalLM:
     """Two layers with grouped queries, as Qwen2.5 has, and random weights."""
+    # Threads that wait for each other cost a small model more than they give, most of all on a busy machine.
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -115,8 +117,6 @@ def teach(
         )
         ids.append(torch.tensor(asked_ids + answer_ids))
         labels.append(torch.tensor([-100] * len(asked_ids) + answer_ids))
-    # Threads that wait for each other cost a small model more than they give, most of all on a busy machine.
-    torch.set_num_threads(1)
     # Padding on the right is seen by nothing that counts.
     batch = pad_sequence(ids, batch_first=True)
     wanted = pad_sequence(labels, batch_first=True, padding_value=-100)

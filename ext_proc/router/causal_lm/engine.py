@@ -21,8 +21,12 @@ _KEPT_PREFIXES = 4
 _LONGEST = 1.5
 """How much longer than its shortest row a pass may be."""
 
-_LOGITS_BYTES = 1 << 29
-"""Bounds the logits of one pass: a vocabulary of 152,000 makes them the largest tensor."""
+PASS_BYTES = 1 << 29
+"""Bounds the logits of one pass, and its masks: with a vocabulary of 152,000 or a long conversation they
+are the largest tensors. A single row may take more."""
+
+_BYTES_PER_SEEN = 6
+"""Of each pair of tokens in the masks: two of booleans and one of at most four bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,63 +42,68 @@ class Answered:
 class Engine:
     """Runs a causal language model of transformers. Not for two threads at once."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, pass_bytes: int = PASS_BYTES) -> None:
         self._model = model.eval()
+        self._pass_bytes = pass_bytes
         self._device = model.device
         self._dtype = model.dtype
         self._prefixes: OrderedDict[tuple[int, ...], KeyValues] = OrderedDict()
 
     @torch.inference_mode()
     def warm(self, asked: Asked) -> None:
-        """Compute the KV cache of a configuration's constant half, unless it is there."""
-        self._key_values(asked.prefix)
+        """Compute the KV cache of a configuration's constant half, unless it is there, and keep it."""
+        prefix = asked.prefix
+        if prefix not in self._prefixes:
+            cache = DynamicCache()
+            if prefix:
+                ids = torch.tensor([prefix], device=self._device)
+                self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            layers: Any = cache.layers
+            self._prefixes[prefix] = tuple((layer.keys, layer.values) for layer in layers)
+        self._prefixes.move_to_end(prefix)
+        while len(self._prefixes) > _KEPT_PREFIXES:
+            self._prefixes.popitem(last=False)
 
     @torch.inference_mode()
     def answer(self, prompts: Sequence[Sequence[int]], asked: Asked) -> list[Answered]:
         """Answer several prompts for one set of policies in one pass, or in a few if it would be large.
 
-        Shapes: prompts are not empty. One that does not begin with `asked.prefix` is read from its start.
+        Shapes: prompts are not empty. One that does not begin with `asked.prefix` is read from its start,
+        and so is every one when nobody warmed that prefix: what requests bring along leaves nothing here.
         """
+        kept = asked.prefix if asked.prefix in self._prefixes else ()
         rows: dict[tuple[int, ...], list[int]] = {}
         for index, prompt in enumerate(prompts):
-            rows.setdefault(asked.prefix if _begins_with(prompt, asked.prefix) else (), []).append(index)
+            rows.setdefault(kept if _begins_with(prompt, kept) else (), []).append(index)
         answers: dict[int, Answered] = {}
         for prefix, indexes in rows.items():
-            key_values = self._key_values(prefix)
-            for chunk in self._chunks(indexes, [len(prompt) for prompt in prompts], asked.tree):
+            key_values: KeyValues = ()
+            if prefix:
+                key_values = self._prefixes[prefix]
+                self._prefixes.move_to_end(prefix)
+            for chunk in self._chunks(indexes, list(map(len, prompts)), asked.tree, len(prefix)):
                 suffixes = [prompts[index][len(prefix) :] for index in chunk]
                 answers |= zip(
                     chunk, self._forward(suffixes, asked.tree, len(prefix), key_values), strict=True
                 )
         return [answers[index] for index in range(len(prompts))]
 
-    def _chunks(self, indexes: Sequence[int], lengths: Sequence[int], tree: AnswerTree) -> list[list[int]]:
+    def _chunks(
+        self, indexes: Sequence[int], lengths: Sequence[int], tree: AnswerTree, past: int
+    ) -> list[list[int]]:
         """Rows that go together: of like length, because padding is computed too, and not too many."""
-        at_once = max(1, _LOGITS_BYTES // (4 * self._model.config.vocab_size * (1 + len(tree.tokens))))
+        nodes = len(tree.tokens)
         chunks: list[list[int]] = []
         for index in sorted(indexes, key=lambda index: lengths[index]):
             current = chunks[-1] if chunks else []
-            if current and len(current) < at_once and lengths[index] <= _LONGEST * lengths[current[0]]:
+            seen = (lengths[index] - past + nodes) * (lengths[index] + nodes) * _BYTES_PER_SEEN
+            logits = (1 + nodes) * self._model.config.vocab_size * 4
+            fits = (len(current) + 1) * max(seen, logits) <= self._pass_bytes
+            if current and fits and lengths[index] <= _LONGEST * lengths[current[0]]:
                 current.append(index)
             else:
                 chunks.append([index])
         return chunks
-
-    def _key_values(self, prefix: tuple[int, ...]) -> KeyValues:
-        if not prefix:
-            return ()
-        if (found := self._prefixes.get(prefix)) is not None:
-            self._prefixes.move_to_end(prefix)
-            return found
-        cache = DynamicCache()
-        ids = torch.tensor([prefix], device=self._device)
-        self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        layers: Any = cache.layers
-        made = tuple((layer.keys, layer.values) for layer in layers)
-        self._prefixes[prefix] = made
-        if len(self._prefixes) > _KEPT_PREFIXES:
-            self._prefixes.popitem(last=False)
-        return made
 
     def _forward(
         self, suffixes: Sequence[Sequence[int]], tree: AnswerTree, past: int, key_values: KeyValues

@@ -23,6 +23,10 @@ T = TypeVar("T")
 _KEPT_SETS = 4
 """Prepared configurations kept: the current one, and older ones that streams in flight still hold."""
 
+_MOST_BROUGHT_TOKENS = 4096
+"""Of the constant half, for policies that a request brought along: it is read anew for each request, while
+others wait. 64 policies with a sentence each take about 3000."""
+
 GATHER_S = 0.002
 """What the first of several concurrent requests waits for the others. A pass takes 10 times that at least."""
 
@@ -75,8 +79,13 @@ class CausalLmRouter:
         """Score a conversation. One without a user's text falls under none of the policies."""
         prompter, _ = await self._ready()
         asked = self._prepared.get(id(policies))
-        if asked is None:
+        if asked is not None:
+            self._prepared.move_to_end(id(policies))
+        else:
+            # A request brought them along. Nothing of them is kept, so that no client drives out what is.
             asked = await self._translated(asyncio.to_thread(prompter.ask_about, policies))
+            if len(asked.prefix) > _MOST_BROUGHT_TOKENS:
+                raise RouterError(Reason.ROUTER_ERROR, "the request's own policies are too long")
         prompt = await self._translated(asyncio.to_thread(prompter.prompt, messages, asked))
         if not prompt:
             return Scores((0.0,) * len(policies), 1.0)

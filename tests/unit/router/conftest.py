@@ -12,6 +12,12 @@ from tests.support import tiny_lm
 
 
 @pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """What the untrained models of these tests read with."""
+    return tiny_lm.make_tokenizer(tiny_lm.corpus(tiny_lm.POLICIES))
+
+
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_lm.taught_folder(tmp_path_factory.mktemp("model"))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from ext_proc.core import answer
 from ext_proc.core.errors import RouterError
 from ext_proc.core.prompt import Variant
-from ext_proc.core.types import Message
+from ext_proc.core.types import Message, Policy
 from ext_proc.router.causal_lm.engine import Answered, Engine
 from ext_proc.router.causal_lm.loading import load
 from ext_proc.router.causal_lm.prompting import Asked, Prompter
@@ -54,25 +55,74 @@ def totals_of(answered: Answered) -> list[float]:
     return [math.fsum(steps) for steps in answered.per_step]
 
 
+@contextmanager
+def passes_of(model: Any) -> Iterator[list[tuple[int, ...]]]:
+    """The shapes of what the model reads: rows and tokens of each pass."""
+    shapes: list[tuple[int, ...]] = []
+    handle = model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    try:
+        yield shapes
+    finally:
+        handle.remove()
+
+
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("is_cached", [True, False])
-def test_probabilities_are_those_of_brute_force_full_forwards(seed: int, is_cached: bool) -> None:
-    tokenizer = tiny_lm.make_tokenizer(tiny_lm.corpus(POLICIES))
+def test_probabilities_are_those_of_brute_force_full_forwards_cached_or_not(
+    seed: int, tokenizer: Any
+) -> None:
     model = tiny_lm.make_model(tokenizer, seed).eval()
     prompter = prompter_of(tokenizer)
     asked = prompter.ask_about(POLICIES)
     assert len(asked.prefix) > 100
-    if not is_cached:
-        asked = Asked(asked.policies, asked.tree, prefix=())
     prompts = [prompter.prompt(user(text), asked) for text in TEXTS]
-    for prompt, answered in zip(prompts, Engine(model).answer(prompts, asked), strict=True):
-        assert totals_of(answered) == pytest.approx(brute_force(model, tokenizer, prompt, asked), abs=1e-3)
+    expected = [brute_force(model, tokenizer, prompt, asked) for prompt in prompts]
+    engine = Engine(model)
+    with passes_of(model) as uncached:
+        found = engine.answer(prompts, asked)
+    engine.warm(asked)
+    with passes_of(model) as cached:
+        found += engine.answer(prompts, asked)
+    assert [tokens - len(asked.prefix) for _, tokens in uncached] == [tokens for _, tokens in cached]
+    for answered, totals in zip(found, expected * 2, strict=True):
+        assert totals_of(answered) == pytest.approx(totals, abs=1e-3)
+
+
+def test_what_nobody_warmed_leaves_nothing_and_drives_nothing_out(taught: tuple[Any, Any]) -> None:
+    """Requests that bring policies along must not make the configuration's own prompt be read again."""
+    tokenizer, model = taught
+    prompter, engine = prompter_of(tokenizer), Engine(model)
+    asked = prompter.ask_about(POLICIES)
+    engine.warm(asked)
+    for number in range(6):
+        brought = prompter.ask_about((Policy(f"mine {number}", "x"), POLICIES[0]))
+        engine.answer([prompter.prompt(user("hi"), brought)], brought)
+    prompt = prompter.prompt(user("hi"), asked)
+    with passes_of(model) as shapes:
+        engine.answer([prompt], asked)
+    assert shapes == [(1, len(prompt) - len(asked.prefix) + len(asked.tree.tokens))]
+
+
+def test_long_conversations_share_passes_within_their_bound(taught: tuple[Any, Any]) -> None:
+    tokenizer, model = taught
+    prompter, engine = prompter_of(tokenizer), Engine(model, pass_bytes=4 << 20)
+    asked = prompter.ask_about(POLICIES)
+    engine.warm(asked)
+    prompts = [prompter.prompt(user(text), asked) for text in ("book it " * 200, "hi") for _ in range(6)]
+    with passes_of(model) as shapes:
+        assert len(engine.answer(prompts, asked)) == 12
+    short = [rows for rows, tokens in shapes if tokens < 400]
+    long = [rows for rows, tokens in shapes if tokens > 400]
+    assert (sum(short), sum(long)) == (6, 6)
+    assert max(short) > 2 * max(long)
 
 
 def test_a_batch_gives_what_each_prompt_gives_alone(taught: tuple[Any, Any]) -> None:
     tokenizer, model = taught
     prompter, engine = prompter_of(tokenizer), Engine(model)
     asked = prompter.ask_about(POLICIES)
+    engine.warm(asked)
     prompts = [prompter.prompt(user(text), asked) for text in (*TEXTS, *(text for text, _ in LESSONS))]
     together = engine.answer(prompts, asked)
     for prompt, answered in zip(prompts, together, strict=True):
@@ -84,6 +134,7 @@ def test_the_route_is_the_one_that_unconstrained_greedy_decoding_writes(taught: 
     tokenizer, model = taught
     prompter, engine = prompter_of(tokenizer), Engine(model)
     asked = prompter.ask_about(POLICIES)
+    engine.warm(asked)
     for text, lesson in LESSONS:
         prompt = prompter.prompt(user(text), asked)
         ids = torch.tensor([prompt[: -len(asked.tree.forced)]])
@@ -99,9 +150,8 @@ def test_the_route_is_the_one_that_unconstrained_greedy_decoding_writes(taught: 
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_route_is_that_of_greedy_decoding_kept_to_valid_answers(seed: int) -> None:
+def test_the_route_is_that_of_greedy_decoding_kept_to_valid_answers(seed: int, tokenizer: Any) -> None:
     """An untrained model writes nonsense when it may: the same walk, kept on the tree by `generate`."""
-    tokenizer = tiny_lm.make_tokenizer(tiny_lm.corpus(POLICIES))
     model = tiny_lm.make_model(tokenizer, seed).eval()
     prompter, engine = prompter_of(tokenizer), Engine(model)
     asked = prompter.ask_about(POLICIES)
@@ -133,21 +183,16 @@ def test_the_constant_half_is_read_once_and_no_request_changes_it(taught: tuple[
     tokenizer, model = taught
     prompter, engine = prompter_of(tokenizer), Engine(model)
     asked = prompter.ask_about(POLICIES)
-    lengths: list[int] = []
-    handle = model.register_forward_pre_hook(
-        lambda _module, _args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
-    )
-    try:
+    with passes_of(model) as shapes:
         engine.warm(asked)
-        kept = [(keys.clone(), values.clone()) for keys, values in engine._key_values(asked.prefix)]
+        kept = [(keys.clone(), values.clone()) for keys, values in engine._prefixes[asked.prefix]]
         prompts = [prompter.prompt(user(text), asked) for text in (TEXTS[0], TEXTS[2], TEXTS[0])]
         for prompt in prompts:
             engine.answer([prompt], asked)
-    finally:
-        handle.remove()
+            engine.warm(asked)
     once, tree = len(asked.prefix), len(asked.tree.tokens)
-    assert lengths == [once, *(len(prompt) - once + tree for prompt in prompts)]
-    for (keys, values), (old_keys, old_values) in zip(engine._key_values(asked.prefix), kept, strict=True):
+    assert [tokens for _, tokens in shapes] == [once, *(len(prompt) - once + tree for prompt in prompts)]
+    for (keys, values), (old_keys, old_values) in zip(engine._prefixes[asked.prefix], kept, strict=True):
         assert torch.equal(keys, old_keys)
         assert torch.equal(values, old_values)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ext_proc.core.errors import Reason, RouterError
-from ext_proc.core.types import Message
+from ext_proc.core.types import Message, Policy
 from ext_proc.router.causal_lm.router import CausalLmRouter, Limits
 from tests.support import tiny_lm
 
@@ -39,6 +39,16 @@ async def test_policies_that_were_not_prepared_are_scored_alike(taught: tuple[An
     known = await router.score(user("book a flight"), POLICIES)
     inline = await router.score(user("book a flight"), (*POLICIES[:-1], POLICIES[-1]))
     assert inline.per_policy == pytest.approx(known.per_policy, abs=1e-4)
+    await router.close()
+
+
+async def test_policies_brought_along_that_would_hold_up_the_others_are_refused(
+    taught: tuple[Any, Any],
+) -> None:
+    router = CausalLmRouter(lambda: taught)
+    brought = tuple(Policy(f"policy {number}", "an unusual wish " * 60) for number in range(40))
+    with pytest.raises(RouterError, match="too long"):
+        await router.score(user("book a flight"), brought)
     await router.close()
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from ext_proc.core.errors import Reason, RouterError
 from ext_proc.core.types import Message, Policy, Scores
-from ext_proc.router.engine_socket import EngineClient, EngineServer
+from ext_proc.router.engine_socket import EngineClient, EngineServer, bound_socket
 
 POLICIES = (
     Policy("code", "programming", "software", ("write a loop",), ("buy a loop",)),
@@ -74,6 +76,72 @@ async def test_what_is_asked_arrives_and_what_is_answered_comes_back(tmp_path: P
         assert policies is router.prepared[0]
         assert [message.role for message in messages] == ["user", "assistant", "user"]
         assert messages[0].text.startswith("half a pair: ")
+
+
+async def test_policies_that_requests_bring_along_drive_no_configuration_out(tmp_path: Path) -> None:
+    async with an_engine(tmp_path) as (router, client):
+        await client.prepare(POLICIES)
+        for number in range(40):
+            await client.score(MESSAGES, (Policy(f"brought {number} \ud83d", "x"),))
+        await client.score(MESSAGES, POLICIES)
+        assert router.asked[-1][1] is router.prepared[0]
+        assert len(router.prepared) == 1
+
+
+async def test_an_engine_that_was_restarted_prepares_what_its_servers_had_prepared(tmp_path: Path) -> None:
+    client = EngineClient(str(tmp_path / "engine.sock"))
+    async with an_engine(tmp_path):
+        await client.prepare(POLICIES)
+    async with an_engine(tmp_path) as (router, _):
+        await asyncio.gather(*(client.score(MESSAGES, POLICIES) for _ in range(5)))
+        assert len(router.prepared) == 1
+        assert all(policies is router.prepared[0] for _, policies in router.asked)
+    await client.close()
+
+
+async def test_what_the_engine_prepared_at_its_start_is_what_servers_ask_about(tmp_path: Path) -> None:
+    router = ARouter()
+    server = EngineServer(router, tmp_path / "engine.sock")
+    await server.prepare(POLICIES)
+    await server.start()
+    client = EngineClient(str(tmp_path / "engine.sock"))
+    await client.prepare(POLICIES)
+    await client.score(MESSAGES, POLICIES)
+    assert [policies is router.prepared[0] for _, policies in router.asked] == [True]
+    assert len(router.prepared) == 1
+    await client.close()
+    await server.stop()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b'{"policies": 1, "messages": []}', b'{"policies": [], "messages": [["user"]]}'],
+)
+@pytest.mark.parametrize("path", ["score", "prepare"])
+async def test_a_malformed_request_is_refused_and_the_engine_goes_on(
+    tmp_path: Path, path: str, body: bytes
+) -> None:
+    async with an_engine(tmp_path) as (router, client):
+        connector = aiohttp.UnixConnector(str(tmp_path / "engine.sock"))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            async with session.post(f"http://engine/{path}", data=body) as answer:
+                assert (answer.status, await answer.json(content_type=None)) == (
+                    400,
+                    {"reason": "router_error"},
+                )
+        assert (router.prepared, router.asked) == ([], [])
+        assert await client.score(MESSAGES, POLICIES) == SCORES
+
+
+def test_nobody_can_connect_before_the_sockets_mode_is_set(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with bound_socket(tmp_path / "engine.sock"), socket.socket(socket.AF_UNIX) as client:
+            assert (tmp_path / "engine.sock").stat().st_mode & 0o777 == 0o660
+            with pytest.raises(ConnectionRefusedError):
+                client.connect(str(tmp_path / "engine.sock"))
+    finally:
+        os.umask(before)
 
 
 async def test_the_engines_failure_is_the_servers_too(tmp_path: Path) -> None:
