@@ -60,7 +60,8 @@ def _asker(configuration: Configuration, telemetry: Telemetry | None) -> ReadyAs
     settings, shadow = configuration.router, configuration.shadow_router
     if telemetry is None:
         return RouterAsker(build_router(settings), settings)
-    asker = RouterAsker(build_router(settings), settings, telemetry.question)
+    router = build_router(settings, telemetry.router_fell_back)
+    asker = RouterAsker(router, settings, telemetry.question, telemetry.router_failed)
     if shadow is None:
         return asker
     other = RouterAsker(build_router(shadow.router), shadow.router)

@@ -35,7 +35,7 @@ class RouterAsker:
     that none is harmed when another ends, and ends with the last. What was answered is kept for a while.
 
     Implements `core.ports.Asker`. It owns the router: `close` closes both. `count` is told where each
-    answer comes from.
+    answer comes from, and `failed` why a request got none.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class RouterAsker:
         router: Router,
         settings: RouterSettings,
         count: Callable[[str], None] = lambda source: None,
+        failed: Callable[[Reason], None] = lambda reason: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._router = router
         self._deadline_s = settings.deadline_s
         self._max_waiting = settings.max_waiting
         self._count = count
+        self._failed = failed
         self._cache = VerdictCache(settings.cache, clock)
         self._flights: dict[object, _Flight] = {}
         self._prepared: tuple[tuple[Policy, ...], bytes] = (), policies_digest(())
@@ -71,6 +73,20 @@ class RouterAsker:
         if isinstance(key, bytes) and (kept := self._cache.get(key)):
             self._count(CACHE)
             return kept
+        verdict = await self._asked(key, messages, policies)
+        if verdict.failure is not None:
+            self._failed(verdict.failure)
+        return verdict
+
+    async def close(self) -> None:
+        """Free what the router holds. No call follows."""
+        for flight in self._flights.values():
+            flight.task.cancel()
+        await self._router.close()
+
+    async def _asked(
+        self, key: object, messages: tuple[Message, ...], policies: tuple[Policy, ...]
+    ) -> Verdict:
         flight = self._flights.get(key)
         if flight is None:
             if len(self._flights) >= self._max_waiting:
@@ -80,12 +96,6 @@ class RouterAsker:
         else:
             self._count(FLIGHT)
         return await self._wait(key, flight)
-
-    async def close(self) -> None:
-        """Free what the router holds. No call follows."""
-        for flight in self._flights.values():
-            flight.task.cancel()
-        await self._router.close()
 
     def _key(self, messages: tuple[Message, ...], policies: tuple[Policy, ...]) -> object:
         # By identity: comparing a thousand policies would cost more than the look-up.
@@ -148,6 +158,7 @@ class RouterAsker:
 
 
 def _failed(reason: Reason, error: BaseException) -> Verdict:
-    # The type alone: a text could quote the conversation.
-    log.event(logging.WARNING, "router_failed", reason=reason.value, error=type(error).__name__)
+    # Of what others raise the type alone: its text could quote the conversation.
+    problem = str(error) if isinstance(error, RouterError) else type(error).__name__
+    log.event(logging.WARNING, "router_failed", reason=reason.value, problem=problem)
     return Verdict(failure=reason)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ext_proc.core.errors import Reason, RouterError
 from ext_proc.core.ports import Router
 from ext_proc.core.settings import CausalLmSettings, RouterSettings
@@ -10,9 +12,12 @@ from ext_proc.router.endpoint import EndpointRouter
 from ext_proc.router.engine_socket import EngineClient
 
 
-def build_router(settings: RouterSettings) -> Router:
+def build_router(
+    settings: RouterSettings, fell_back: Callable[[Reason], None] = lambda reason: None
+) -> Router:
     """Construct the router. It loads in the background: `prepare` waits for it.
 
+    `fell_back` is told why, whenever a router's fallback is asked in its place.
     Errors: RouterError when the type is unknown, or its weights or libraries are not there.
     """
     if settings.type == "embedded":
@@ -23,7 +28,7 @@ def build_router(settings: RouterSettings) -> Router:
         return build_causal_lm(settings.causal_lm, settings.max_waiting)
     if settings.endpoint is not None:
         fallback = EmbeddedRouter() if settings.endpoint.fallback == "embedded" else None
-        return EndpointRouter(settings.endpoint, settings.deadline_s, fallback)
+        return EndpointRouter(settings.endpoint, settings.deadline_s, fallback, fell_back)
     raise RouterError(Reason.ROUTER_ERROR, f"there is no router of type {settings.type!r}")
 
 

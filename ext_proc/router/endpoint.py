@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from time import monotonic
 
@@ -13,7 +14,7 @@ from ext_proc.core.errors import Reason, RouterError
 from ext_proc.core.ports import Router
 from ext_proc.core.settings import EndpointSettings
 from ext_proc.core.types import Message, Policy, Scores
-from ext_proc.router.breaker import Breaker
+from ext_proc.router.breaker import Breaker, Pass
 from ext_proc.router.completions import read_answer, request_body
 from ext_proc.telemetry import log
 
@@ -25,6 +26,9 @@ RESERVED_FOR_FALLBACK = 0.25
 _SHARE_OF_DEADLINE = 0.95
 """Without a fallback. A little less than all, so that it is the server that was late, not the caller."""
 
+_LATEST_START = 0.5
+"""Of the server's time: what waits longer than that for a place cannot blame the server for being late."""
+
 _RETRIES_PER_REQUEST, _MOST_RETRIES = 0.1, 10.0
 """The retry budget: one request in ten may be sent again, ten in a burst. More would be a second load."""
 
@@ -34,12 +38,20 @@ class EndpointRouter:
 
     A request that the server did not answer (the connection was lost before a status came) is sent
     once more while the budget lasts. After failures in a row nothing is sent for a while. What the
-    server does not answer, the `fallback` does, if there is one; it is owned by this router.
+    server does not answer, the `fallback` does, if there is one; it is owned by this router, and `fell_back`
+    is told why it was asked.
     """
 
-    def __init__(self, settings: EndpointSettings, deadline_s: float, fallback: Router | None = None) -> None:
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        deadline_s: float,
+        fallback: Router | None = None,
+        fell_back: Callable[[Reason], None] = lambda reason: None,
+    ) -> None:
         self._settings = settings
         self._fallback = fallback
+        self._fell_back = fell_back
         self._timeout_s = deadline_s * (1 - RESERVED_FOR_FALLBACK if fallback else _SHARE_OF_DEADLINE)
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s)
         self._places = asyncio.Semaphore(settings.max_concurrent)
@@ -61,7 +73,8 @@ class EndpointRouter:
         except RouterError as error:
             if self._fallback is None:
                 raise
-            log.event(logging.WARNING, "router_fell_back", reason=error.reason.value)
+            log.event(logging.WARNING, "router_fell_back", reason=error.reason.value, problem=str(error))
+            self._fell_back(error.reason)
         return await self._fallback.score(messages, policies)
 
     async def close(self) -> None:
@@ -71,40 +84,51 @@ class EndpointRouter:
             await self._fallback.close()
 
     async def _guarded(self, body: bytes, policies: tuple[Policy, ...]) -> Scores:
-        """One question behind the breaker, within the time that is the server's."""
-        if not self._breaker.allows(monotonic()):
-            raise RouterError(Reason.ROUTER_UNREACHABLE, "the routing model's server failed too often")
+        """One question behind the breaker, within the time that is the server's.
+
+        What found its place too late says nothing about the server, and does not count for the breaker.
+        """
+        admitted: Pass | None = None
+        started = begun = monotonic()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._places:
+                begun = monotonic()
+                admitted = self._breaker.admit(begun)
+                if admitted is None:
+                    text = "the routing model's server failed too often"
+                    raise RouterError(Reason.ROUTER_UNREACHABLE, text)
                 scores = read_answer(await self._answer(body), policies)
-        except TimeoutError as error:
-            self._breaker.failed(monotonic())
-            raise RouterError(Reason.ROUTER_TIMEOUT, "the routing model's server is late") from error
-        except RouterError:
-            self._breaker.failed(monotonic())
-            raise
         except asyncio.CancelledError:
-            self._breaker.abandoned()
+            if admitted is not None:
+                self._breaker.abandoned(admitted)
             raise
+        except Exception as error:
+            failure = _failure(error)
+            if failure.reason is Reason.ROUTER_TIMEOUT and (
+                admitted is None or begun - started > self._timeout_s * _LATEST_START
+            ):
+                text = "too many questions to the routing model's server are under way"
+                failure = RouterError(Reason.ROUTER_BUSY, text)
+                if admitted is not None:
+                    self._breaker.abandoned(admitted)
+            elif admitted is not None and self._breaker.failed(admitted, monotonic()):
+                log.event(logging.WARNING, "router_breaker_opened", problem=str(failure))
+            raise failure from error
         self._breaker.succeeded()
         return scores
 
     async def _answer(self, body: bytes) -> bytes:
-        async with self._places:
-            self._retries = min(self._retries + _RETRIES_PER_REQUEST, _MOST_RETRIES)
-            try:
-                return await self._post(body)
-            except aiohttp.ServerDisconnectedError as error:
-                # A kept connection that the server closed: it has not answered, and asking changes nothing.
-                if self._retries < 1:
-                    raise _unreachable(error) from error
-                self._retries -= 1
-            except (aiohttp.ClientError, OSError) as error:
-                raise _unreachable(error) from error
-            try:
-                return await self._post(body)
-            except (aiohttp.ClientError, OSError) as error:
-                raise _unreachable(error) from error
+        self._retries = min(self._retries + _RETRIES_PER_REQUEST, _MOST_RETRIES)
+        try:
+            return await self._post(body)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            # A kept connection that the server closed: it has not answered, and asking changes nothing.
+            if self._retries < 1:
+                raise
+            self._retries -= 1
+        return await self._post(body)
 
     async def _post(self, body: bytes) -> bytes:
         """Errors: RouterError by status; what aiohttp raises."""
@@ -116,6 +140,8 @@ class EndpointRouter:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=settings.max_concurrent),
                 timeout=aiohttp.ClientTimeout(total=None),
+                # What one question's answer sets is nothing to the next.
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         async with self._session.post(
             settings.url, data=body, headers=headers, allow_redirects=False
@@ -132,7 +158,14 @@ class EndpointRouter:
         return answer
 
 
-def _unreachable(error: Exception) -> RouterError:
-    return RouterError(
-        Reason.ROUTER_UNREACHABLE, f"the routing model's server did not answer: {type(error).__name__}"
-    )
+def _failure(error: Exception) -> RouterError:
+    if isinstance(error, RouterError):
+        # As it is, with what it came from.
+        return RouterError(error.reason, str(error))
+    name = type(error).__name__
+    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
+        return RouterError(Reason.ROUTER_TIMEOUT, "the routing model's server is late")
+    if isinstance(error, aiohttp.ClientError | OSError):
+        return RouterError(Reason.ROUTER_UNREACHABLE, f"the routing model's server did not answer: {name}")
+    # Whatever a library raises for what a server sends. Its text could quote ours.
+    return RouterError(Reason.ROUTER_ERROR, f"asking the routing model's server failed: {name}")

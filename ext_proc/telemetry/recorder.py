@@ -7,6 +7,7 @@ import traceback
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Decide
 from ext_proc.core.types import Outcome, Snapshot, Verdict
 from ext_proc.core.verdict import confidence
@@ -72,6 +73,13 @@ class Telemetry:
             ("source",),
             registry=registry,
         )
+        self._router_failures = Counter(
+            f"{prefix}_router_failures",
+            "Failures of the router in charge, by why and what then: on_failure (a request that it gave no"
+            " answer to) or fallback (a question that its fallback router was asked instead).",
+            ("reason", "then"),
+            registry=registry,
+        )
         self._shadow_router = Counter(
             f"{prefix}_shadow_router",
             "Questions that the shadow router was asked too, by the policy of the router in charge and what"
@@ -114,6 +122,14 @@ class Telemetry:
     def question(self, source: str) -> None:
         """A question was answered by the router, by another request's question, or from the cache."""
         self._questions.labels(source).inc()
+
+    def router_failed(self, reason: Reason) -> None:
+        """The router gave a request no answer."""
+        self._router_failures.labels(reason.value, "on_failure").inc()
+
+    def router_fell_back(self, reason: Reason) -> None:
+        """A router's fallback was asked in its place."""
+        self._router_failures.labels(reason.value, "fallback").inc()
 
     def shadow_router_said(self, decided: Verdict, shadow: Verdict) -> None:
         """The shadow router answered what the router in charge had answered."""

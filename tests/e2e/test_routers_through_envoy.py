@@ -102,10 +102,13 @@ async def test_a_language_model_behind_an_endpoint_that_fails(tmp_path: Path) ->
             mesh.forget()
             await ask_everything(mesh)
             assert endpoint.asked > asked
+            failures = "arch_ext_proc_router_failures_total"
+            assert await mesh.counted(failures, reason="router_error", then="fallback") > 0
         (tmp_path / "alone").mkdir()
         async with a_mesh(tmp_path / "alone", f"{{{router}}}") as mesh:
             lost = await mesh.ask(CODING)
             assert (lost.status, lost.reason, lost.model) == (200, "router_error", "openai/gpt-4o-mini")
+            assert await mesh.counted(failures, reason="router_error", then="on_failure") == 1
 
 
 class Endpoint:

@@ -74,10 +74,11 @@ def asker(
     max_waiting: int = 8,
     cache: MemorySettings = NONE_KEPT,
     count: Callable[[str], None] = lambda source: None,
+    failed: Callable[[Reason], None] = lambda reason: None,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> RouterAsker:
     settings = RouterSettings("fake", deadline_s, None, max_waiting, cache=cache)
-    return RouterAsker(router, settings, count, clock)
+    return RouterAsker(router, settings, count, failed, clock)
 
 
 def question(number: int) -> tuple[Message, ...]:
@@ -125,7 +126,7 @@ async def test_scores_that_are_no_probabilities_are_garbled(scores: Scores) -> N
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (RouterError(Reason.ROUTER_UNREACHABLE, "a secret text"), Reason.ROUTER_UNREACHABLE),
+        (RouterError(Reason.ROUTER_UNREACHABLE, "nobody is there"), Reason.ROUTER_UNREACHABLE),
         (RouterError(Reason.ROUTER_BUSY, "full"), Reason.ROUTER_BUSY),
         (ValueError("a secret text"), Reason.ROUTER_ERROR),
         (TimeoutError("of its own"), Reason.ROUTER_ERROR),
@@ -134,10 +135,15 @@ async def test_scores_that_are_no_probabilities_are_garbled(scores: Scores) -> N
 async def test_what_a_router_raises_is_a_reason_and_its_text_stays_out_of_the_log(
     error: Exception, reason: Reason, caplog: pytest.LogCaptureFixture
 ) -> None:
+    failures: list[Reason] = []
     with caplog.at_level(logging.DEBUG):
-        verdict = await asker(raises(error)).ask(MESSAGES, POLICIES)
+        verdict = await asker(raises(error), failed=failures.append).ask(MESSAGES, POLICIES)
     assert verdict == Verdict(failure=reason)
+    assert failures == [reason]
     assert not any("secret" in repr(vars(record)) for record in caplog.records)
+    if isinstance(error, RouterError):
+        # What we say ourselves names no content, and tells an operator what to do.
+        assert any(str(error) in repr(vars(record)) for record in caplog.records)
 
 
 async def test_a_router_that_is_cancelled_without_its_caller_has_failed() -> None:

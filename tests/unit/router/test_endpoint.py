@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -42,6 +44,15 @@ async def half_a_body(request: web.Request) -> web.StreamResponse:
 
 async def reset(request: web.Request) -> web.StreamResponse:
     assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def reset_hard(request: web.Request) -> web.StreamResponse:
+    """An RST in place of a FIN, which is another error to whoever reads."""
+    assert request.transport is not None
+    lingers = struct.pack("ii", 1, 0)
+    request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingers)
     request.transport.abort()
     return web.Response()
 
@@ -98,9 +109,12 @@ async def a_server() -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def a_router(
-    settings: EndpointSettings, deadline_s: float = DEADLINE_S, fallback: Fallback | None = None
+    settings: EndpointSettings,
+    deadline_s: float = DEADLINE_S,
+    fallback: Fallback | None = None,
+    fell_back: Callable[[Reason], None] = lambda reason: None,
 ) -> AsyncIterator[EndpointRouter]:
-    router = EndpointRouter(settings, deadline_s, fallback)
+    router = EndpointRouter(settings, deadline_s, fallback, fell_back)
     try:
         yield router
     finally:
@@ -189,9 +203,10 @@ async def test_after_failures_in_a_row_nothing_is_sent_until_the_pause_is_over()
             assert len(server.seen) == 4
 
 
-async def test_a_lost_connection_is_tried_once_more_while_the_budget_lasts() -> None:
+@pytest.mark.parametrize("lose", [reset, reset_hard])
+async def test_a_lost_connection_is_tried_once_more_while_the_budget_lasts(lose: Behave) -> None:
     async with a_server() as server, a_router(replace(server.settings, breaker_failures=1000)) as router:
-        server.behave = reset
+        server.behave = lose
         for _ in range(20):
             assert await reason_of(router) is Reason.ROUTER_UNREACHABLE
         # Twenty requests, and ten retries in a burst plus one for every ten requests.
@@ -199,8 +214,8 @@ async def test_a_lost_connection_is_tried_once_more_while_the_budget_lasts() -> 
 
 
 async def test_what_the_server_does_not_answer_the_fallback_does() -> None:
-    fallback = Fallback()
-    async with a_server() as server, a_router(server.settings, 0.4, fallback) as router:
+    fallback, reasons = Fallback(), list[Reason]()
+    async with a_server() as server, a_router(server.settings, 0.4, fallback, reasons.append) as router:
         await router.prepare(POLICIES)
         assert fallback.prepared is POLICIES
         for behave in (status(500), hang, text("no")):
@@ -208,6 +223,7 @@ async def test_what_the_server_does_not_answer_the_fallback_does() -> None:
             assert (await router.score(MESSAGES, POLICIES)).per_policy == (0.0, 1.0)
         server.behave = good
     assert (fallback.asked, fallback.is_closed) == (3, True)
+    assert reasons == [Reason.ROUTER_ERROR, Reason.ROUTER_TIMEOUT, Reason.ROUTER_GARBLED]
 
 
 async def test_no_more_than_the_bound_are_under_way() -> None:
@@ -231,6 +247,42 @@ async def test_no_more_than_the_bound_are_under_way() -> None:
         gate.set()
         assert [scores.chosen for scores in await asyncio.gather(*asked)] == [0] * 8
         assert most == 2
+
+
+async def test_whoever_finds_no_place_is_turned_away_as_busy_and_says_nothing_about_the_server() -> None:
+    async with a_server() as server:
+        settings = replace(server.settings, max_concurrent=1, breaker_failures=2)
+        async with a_router(settings, deadline_s=0.4) as router:
+            server.behave = hang
+            reasons = await asyncio.gather(*(reason_of(router) for _ in range(5)))
+            assert reasons == [Reason.ROUTER_TIMEOUT, *[Reason.ROUTER_BUSY] * 4]
+            server.behave = good
+            assert (await router.score(MESSAGES, POLICIES)).chosen == 0
+
+
+async def test_the_breaker_says_why_it_opened(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_server() as server, a_router(replace(server.settings, breaker_failures=1)) as router:
+        server.behave = status(401)
+        assert await reason_of(router) is Reason.ROUTER_ERROR
+        assert await reason_of(router) is Reason.ROUTER_UNREACHABLE
+    (opened,) = [record for record in caplog.records if record.msg == "router_breaker_opened"]
+    assert "answers 401" in vars(opened)["fields"]["problem"]
+
+
+async def test_what_a_server_wants_kept_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    cookies: list[str | None] = []
+
+    async def sets_a_cookie(request: web.Request) -> web.StreamResponse:
+        cookies.append(request.headers.get("cookie"))
+        return web.Response(body=GOOD, headers={"set-cookie": "session=1; Domain=localhost"})
+
+    async with a_server() as server:
+        url = server.settings.url.replace("127.0.0.1", "localhost")
+        async with a_router(replace(server.settings, url=url)) as router:
+            server.behave = sets_a_cookie
+            for _ in range(2):
+                await router.score(MESSAGES, POLICIES)
+    assert cookies == [None, None]
 
 
 async def test_a_caller_that_leaves_is_no_failure_of_the_server() -> None:

@@ -123,12 +123,12 @@ async def test_a_malformed_request_is_refused_and_the_engine_goes_on(
 ) -> None:
     async with an_engine(tmp_path) as (router, client):
         connector = aiohttp.UnixConnector(str(tmp_path / "engine.sock"))
-        async with aiohttp.ClientSession(connector=connector) as session:
-            async with session.post(f"http://engine/{path}", data=body) as answer:
-                assert (answer.status, await answer.json(content_type=None)) == (
-                    400,
-                    {"reason": "router_error"},
-                )
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.post(f"http://engine/{path}", data=body) as answer,
+        ):
+            refused = answer.status, await answer.json(content_type=None)
+        assert refused == (400, {"reason": "router_error"})
         assert (router.prepared, router.asked) == ([], [])
         assert await client.score(MESSAGES, POLICIES) == SCORES
 
