@@ -22,6 +22,7 @@ CERTAIN = ("pinned", "alias", "embeddings")
 
 _CODE_LINE = "    except KeyError: return None\n"
 _CLUSTER_WIDTH, _MODEL_WIDTH = 22, 20
+_FOLLOWED = " +"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,14 @@ SCENES: tuple[tuple[Turn, ...], ...] = (
     (Turn("hello", "pinned", model="mistral/mistral-large-latest"),),
     (Turn("hello", "alias", model="fast", stream=True),),
     (Turn("(an embedding)", "embeddings", model="text-embedding-3-small", api="embeddings"),),
-    (Turn("a poem, to my cluster!", "creative writing", headers={"x-arch-cluster": "vllm-coder"}),),
+    (
+        Turn(
+            "a poem, to my cluster!",
+            "creative writing",
+            text="write a poem about the rain",
+            headers={"x-arch-cluster": "vllm-coder"},
+        ),
+    ),
     (
         Turn(
             "explain this code … (2 MB)",
@@ -98,14 +106,17 @@ async def play(show: Show, stack: Stack, client: AsyncOpenAI, log: DecisionLog) 
         rows = [
             row for number, scene in enumerate(SCENES) for row in await _scene(client, log, scene, number)
         ]
-    show.table(_table(rows, narrow=show.is_narrow))
+    targets = stack.configuration.snapshot.targets
+    clusters = {name: target.cluster for name, target in targets.items()}
+    show.table(_table(rows, {} if show.is_narrow else clusters, None if show.is_wide else _CLUSTER_WIDTH))
     show.line(
         "↳ a follow-up, sent with the turns before it   ~ streamed   (…) not by a policy: the reason why"
     )
     show.line("“to my cluster!” came with a header x-arch-cluster: vllm-coder of the client's own: no effect")
     if show.is_narrow:
-        targets = stack.configuration.snapshot.targets.values()
-        show.line("clusters: " + ", ".join(f"{target.model} at {target.cluster}" for target in targets))
+        show.line("clusters: " + ", ".join(f"{name} at {cluster}" for name, cluster in clusters.items()))
+    else:
+        show.line("+ its policy names another model: Envoy sends it the same request if this one fails")
     for row in rows:
         for fault in _faults(row, stack):
             show.problem(f"{row.turn.says}: {fault}")
@@ -165,7 +176,9 @@ def arrived(stack: Stack, request_id: str) -> list[str]:
     ]
 
 
-def _table(rows: list[Row], *, narrow: bool) -> Table:
+def _table(rows: list[Row], clusters: Mapping[str, str], cluster_width: int | None) -> Table:
+    """`clusters` has the cluster of each target; without any the table is narrow."""
+    narrow = not clusters
     table = new_table()
     table.expand = True
     table.add_column("prompt", no_wrap=True, overflow="ellipsis", ratio=1)
@@ -180,11 +193,12 @@ def _table(rows: list[Row], *, narrow: bool) -> Table:
         table.add_column(f"{name}\nms", justify="right", no_wrap=True)
     table.add_column("HTTP", justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*_cells(row, narrow=narrow))
+        table.add_row(*_cells(row, clusters, cluster_width))
     return table
 
 
-def _cells(row: Row, *, narrow: bool) -> list[Text]:
+def _cells(row: Row, clusters: Mapping[str, str], cluster_width: int | None) -> list[Text]:
+    narrow = not clusters
     answer, decision = row.answer, row.decision
     marks = f"{'↳ ' if row.is_follow_up else ''}{'~ ' if row.turn.stream else ''}"
     policy, shadow = decision.get("policy"), decision.get("shadow")
@@ -193,7 +207,7 @@ def _cells(row: Row, *, narrow: bool) -> list[Text]:
         Text(policy) if policy else Text(f"({decision.get('reason', 'no server')})", style="dim"),
         Text(_number(decision.get("score"), 2)),
         Text(answer.model or "–"),
-        Text(_shortened(decision.get("cluster") or "–", _CLUSTER_WIDTH)),
+        Text(_cluster(decision, clusters, cluster_width)),
         Text(decision.get("arm") or "–"),
         Text("–" if not shadow else "yes" if narrow else shadow.rpartition("/")[2]),
         Text(_number(decision.get("total_ms"), 1)),
@@ -203,6 +217,14 @@ def _cells(row: Row, *, narrow: bool) -> list[Text]:
     if narrow:
         del cells[4]
     return cells
+
+
+def _cluster(decision: Mapping[str, Any], clusters: Mapping[str, str], width: int | None) -> str:
+    """The cluster of the target; a chain, which is a cluster of its own, is that of its first target."""
+    decided, own = decision.get("cluster") or "–", clusters.get(decision.get("model", ""), "–")
+    mark = _FOLLOWED if decided.startswith("arch-failover/") else ""
+    shown = own if mark else decided
+    return (shown if width is None else _shortened(shown, width - len(mark))) + mark
 
 
 def _shortened(text: str, width: int) -> str:

@@ -70,7 +70,7 @@ async def play(show: Show, stack: Stack, client: AsyncOpenAI) -> None:
         show.progress("starting the server again …")
         await stack.restart_server()
         traffic.phase = "after"
-        show.progress("the server is ready")
+        show.progress(f"the server is ready; {AFTER_S:g} s more …")
         await asyncio.sleep(AFTER_S)
     finally:
         traffic.is_over = True

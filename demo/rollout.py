@@ -72,6 +72,7 @@ async def play(show: Show, stack: Stack, client: AsyncOpenAI) -> None:
 async def _run(show: Show, stack: Stack, client: AsyncOpenAI) -> dict[str, Any]:
     """Start it, send sessions until it is over, and tell what happens meanwhile."""
     show.line(await _rollout(show, stack, "start", POLICY))
+    show.progress(f"new sessions, {AT_ONCE} at a time: “{PROMPT}” …")
     told = 0
     async with aiohttp.ClientSession(stack.admin_url) as admin, _traffic(client), asyncio.timeout(LIMIT_S):
         while True:

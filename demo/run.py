@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from demo import ask, conversations, live, outage, raising, rollout, sessions
+from demo import ask, conversations, failing, live, outage, raising, rollout, sessions
 from demo.decisions import DecisionLog
 from demo.places import Place, places, start_stand_ins, usual_ports
 from demo.processes import DidNotStart, command
@@ -66,9 +66,11 @@ async def _demo(show: Show) -> None:
             await raising.play(show, stack, client, log, arms)
             show.title("5  A policy moves to another model by itself")
             await rollout.play(show, stack, client)
-            show.title("6  The server dies under traffic")
+            show.title("6  A model fails: the next one of its policy answers")
+            await failing.play(show, stack, client)
+            show.title("7  The server dies under traffic")
             await outage.play(show, stack, client)
-        show.title("7  Why? Ask without Envoy")
+        show.title("8  Why? Ask without Envoy")
         await _explain(show, stack)
         show.line()
         show.progress("stopping …")

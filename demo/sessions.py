@@ -107,9 +107,9 @@ def _print(
     counts = Counter(zip(arms, (answer.model for answer in answers), strict=True))
     routes = stack.configuration.snapshot.routes
     for policy, route in routes.items():
-        if len(route.arms) > 1:
-            for arm in route.arms:
-                number = counts[(arm.name, arm.target.model)]
+        numbers = [counts[(arm.name, arm.target.model)] for arm in route.arms]
+        if len(route.arms) > 1 and any(numbers):
+            for arm, number in zip(route.arms, numbers, strict=True):
                 configured = f"{arm.weight_per_10k / 100:g} %"
                 table.add_row(
                     policy, arm.name, arm.target.model, configured, str(number), share(number, len(answers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -11,14 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 WIDTH_WITHOUT_TERMINAL = 140
-NARROW = 130
-"""Below this many columns a table leaves out what another of its columns implies."""
+NARROW, WIDE = 130, 150
+"""Below this many columns a table leaves out what another of its columns implies; from the second on nothing
+is shortened."""
 
 
 def make_console() -> Console:
-    """As wide as the terminal. Without one (CI, a pipe), wide enough for the tables."""
+    """As wide as the terminal, or `COLUMNS`. Without either (CI, a pipe), wide enough for the tables."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+    is_told = console.is_terminal or "COLUMNS" in os.environ
+    return console if is_told else Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
 
 
 class Show:
@@ -32,6 +35,10 @@ class Show:
     @property
     def is_narrow(self) -> bool:
         return self._console.width < NARROW
+
+    @property
+    def is_wide(self) -> bool:
+        return self._console.width >= WIDE
 
     @property
     def elapsed_s(self) -> float:

@@ -113,7 +113,8 @@ async def test_an_llm_call_waits_for_its_body_and_is_then_decided() -> None:
     new_body = BODY.replace(b'"gpt"', b'"large"')
     assert common.body_mutation.body == new_body
     changed = set_headers(common)
-    assert 0 <= int(changed.pop("x-arch-bucket")) < 10_000
+    bucket = int(changed.pop("x-arch-bucket"))
+    assert 0 <= bucket < 10_000
     assert changed == {
         "x-arch-cluster": "large-cluster",
         "x-arch-model": "openai/large",
@@ -123,8 +124,15 @@ async def test_an_llm_call_waits_for_its_body_and_is_then_decided() -> None:
         "content-length": str(len(new_body)),
     }
     assert "authorization" in common.header_mutation.remove_headers
-    metadata = second.dynamic_metadata.fields["arch_ext_proc"].struct_value.fields
-    assert metadata["policy"].string_value == "code"
+    metadata = dict(second.dynamic_metadata.fields["arch_ext_proc"].struct_value.fields)
+    assert metadata.pop("bucket").number_value == bucket
+    assert {name: value.string_value for name, value in metadata.items()} == {
+        "reason": "policy",
+        "policy": "code",
+        "model": "openai/large",
+        "cluster": "large-cluster",
+        "arm": "baseline",
+    }
 
 
 async def test_what_is_no_llm_call_passes_without_its_body() -> None:

@@ -71,7 +71,11 @@ def test_the_demo_keeps_its_promises() -> None:
         "16 of 16 answered",
         "copies reached the shadow's upstream",
         "sessions of the canary stayed on it",
-        "0 failed",
+        "their answers were compared",
+        "the good canary was promoted",
+        "the bad canary was rolled back",
+        "20 requests, 0 failed",
+        "requests sent, 0 failed",
         "All as promised",
     ):
         assert promise in done.stdout
