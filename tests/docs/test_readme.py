@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shlex
 import signal
@@ -37,7 +38,11 @@ def test_the_example_configuration_loads_without_a_warning() -> None:
     assert load_text(example, "README.md", environ, lambda: b"").warnings == ()
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("arch-ext-proc")])
+STEERING = [line for line in commands() if line.startswith("arch-ext-proc rollout ")]
+ALONE = [line for line in commands() if line.startswith("arch-ext-proc") and line not in STEERING]
+
+
+@pytest.mark.parametrize("line", ALONE)
 def test_a_command_of_the_readme_runs(line: str) -> None:
     _, *arguments = shlex.split(line)
     if arguments[0] == "serve":
@@ -81,6 +86,22 @@ def test_the_demo_keeps_its_promises() -> None:
         assert promise in done.stdout
 
 
+async def steer(admin_url: str) -> None:
+    """The commands about rollouts, in the order of the page, beside `make run`."""
+    assert STEERING
+    for line in STEERING:
+        process = await asyncio.create_subprocess_exec(
+            command("arch-ext-proc"),
+            *shlex.split(line)[1:],
+            env={**os.environ, "ARCH_ADMIN_URL": admin_url},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0, output.decode()
+        assert b"customer support" in output or b"TIME" in output
+
+
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=lambda end: end.name)
 async def test_run_keeps_the_stack_up_and_prints_a_request_that_works_until_it_is_ended(
     end: signal.Signals,
@@ -112,6 +133,8 @@ async def test_run_keeps_the_stack_up_and_prints_a_request_that_works_until_it_i
             columns, decision = [(await process.stdout.readline()).decode() for _ in range(2)]
             assert columns.startswith("time")
             assert decision.endswith(" ms\n")
+            (admin_url,) = re.findall(r"^server +(http://\S+)/metrics", said, re.MULTILINE)
+            await steer(admin_url)
         process.send_signal(end)
         assert await asyncio.wait_for(process.wait(), LIMIT_S) == 0
         with pytest.raises(OSError, match="Connect"):
