@@ -32,6 +32,7 @@ from tests.support.tiny_lm import corpus, make_tokenizer
 NEW_TOKENS = 12
 """What published servers generate for one answer."""
 
+VOCABULARY = 151_936
 CONCURRENT = 8
 DOMAINS = ("code", "legal", "travel", "finance", "health", "writing", "data", "support", "sales", "research")
 ACTIONS = (
@@ -79,7 +80,8 @@ class Bench:
         # Its words are single tokens, as they are to a vocabulary of 152,000.
         texts = [*corpus((*ordinary(100), *branching(100))), *[WORDS] * 50]
         self.tokenizer: Any = make_tokenizer(texts, vocabulary=4000)
-        self.model: Any = _model(is_small=is_small, device=torch.device(device))
+        vocabulary = len(self.tokenizer) if is_small else VOCABULARY
+        self.model: Any = _model(vocabulary, is_small=is_small, device=torch.device(device))
         self.prompter = Prompter(self.tokenizer, Variant.ARCHGW, BUDGET_TOKENS)
         self.rounds = rounds
         self.tokens = tokens
@@ -185,13 +187,13 @@ def _first_step_only(tree: AnswerTree) -> AnswerTree:
     return AnswerTree(tree.forced, (), (), (), ((tree.answers[0][0],),))
 
 
-def _model(*, is_small: bool, device: torch.device) -> Any:
+def _model(vocabulary: int, *, is_small: bool, device: torch.device) -> Any:
     """Source of the sizes: `config.json` of Qwen2.5-1.5B, which Arch-Router 1.5B was tuned from."""
     config = Qwen2Config(
-        vocab_size=151_936,
-        hidden_size=256 if is_small else 1536,
-        intermediate_size=512 if is_small else 8960,
-        num_hidden_layers=4 if is_small else 28,
+        vocab_size=vocabulary,
+        hidden_size=64 if is_small else 1536,
+        intermediate_size=128 if is_small else 8960,
+        num_hidden_layers=2 if is_small else 28,
         num_attention_heads=12 if not is_small else 4,
         num_key_value_heads=2,
         max_position_embeddings=32_768,
@@ -207,7 +209,7 @@ def _model(*, is_small: bool, device: torch.device) -> Any:
         torch.set_default_dtype(before)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -216,7 +218,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--small", action="store_true", help="a toy model, to see that this runs")
     parser.add_argument("--json", metavar="FILE", help="write the rows there too")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.small:
+        # Threads that wait for each other cost a toy more than they give.
+        torch.set_num_threads(1)
     bench = Bench(is_small=options.small, rounds=options.rounds, tokens=options.tokens, device=options.device)
     parameters = sum(weight.numel() for weight in bench.model.parameters())
     print(

@@ -9,6 +9,7 @@ from typing import Any
 
 from ext_proc import app
 from ext_proc.core.copying import CopyBounds
+from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Decide, Part, RequestHeaders
 from ext_proc.core.settings import Configuration
 from ext_proc.core.split import laid_out
@@ -16,6 +17,7 @@ from ext_proc.core.types import Dialect, Outcome, Route, Snapshot, Target
 from ext_proc.server.routing import route_request
 
 BAR_WIDTH = 24
+_NOT_SURE = (Reason.DOMAIN.value, Reason.UNSURE.value)
 
 
 class BadInput(Exception):
@@ -80,6 +82,8 @@ def _described(outcome: Outcome, snapshot: Snapshot) -> dict[str, Any]:
         "bucket": decision.bucket,
         "scores": dict(verdict.scores) if verdict else {},
         "none": verdict.none if verdict else None,
+        "said": verdict.policy if verdict else None,
+        "needed": {"threshold": snapshot.confidence.threshold, "margin": snapshot.confidence.margin},
         "split": _split(route, decision.arm) if route else [],
         "shadow": decision.shadow.target.name if decision.shadow else None,
         "shadows": [
@@ -133,8 +137,14 @@ def as_text(explanation: dict[str, Any]) -> str:
         lines.append("scores")
         scored = [*explanation["scores"].items(), ("(none of them)", explanation["none"])]
         width = max(len(name) for name, _ in scored)
+        # A language model's answer need not be the most probable one.
+        said = "(none of them)" if explanation["said"] is None else explanation["said"]
         for name, score in sorted(scored, key=lambda pair: -pair[1]):
-            lines.append(f"  {name:<{width}}  {score:6.3f}  {'█' * round(score * BAR_WIDTH)}".rstrip())
+            mark = "→" if name == said else " "
+            lines.append(f"{mark} {name:<{width}}  {score:6.3f}  {'█' * round(score * BAR_WIDTH)}".rstrip())
+        needed = explanation["needed"]
+        if explanation["reason"] in _NOT_SURE:
+            lines.append(f"needed   {needed['threshold']:.3f}, and {needed['margin']:.3f} more than the next")
     if explanation["split"]:
         lines.append(f"split    session bucket {explanation['bucket']} of 10000")
         for row in explanation["split"]:

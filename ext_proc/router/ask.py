@@ -32,7 +32,9 @@ class RouterAsker:
     """Asks a router within a deadline, with a bound on how many questions wait for it.
 
     Requests that ask the same at the same time share one question. It goes on while one of them waits, so
-    that none is harmed when another ends, and ends with the last. What was answered is kept for a while.
+    that none is harmed when another ends, and ends with the last. What was answered under the policies that
+    were prepared is kept for a while; under those that a request brought along it is not, so that no client
+    drives out what is kept and none of its names stay.
 
     Implements `core.ports.Asker`. It owns the router: `close` closes both. `count` is told where each
     answer comes from, and `failed` why a request got none.
@@ -114,7 +116,8 @@ class RouterAsker:
         def done(task: asyncio.Task[Verdict]) -> None:
             if self._flights.get(key) is flight:
                 del self._flights[key]
-            if not task.cancelled() and isinstance(key, bytes):
+            is_ours = policies is self._prepared[0]
+            if not task.cancelled() and isinstance(key, bytes) and is_ours:
                 self._cache.put(key, task.result())
 
         task.add_done_callback(done)

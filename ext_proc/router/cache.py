@@ -11,16 +11,19 @@ from ext_proc.core.types import Message, Policy, Verdict
 
 MAX_KEY_CHARS = 1 << 18
 """A conversation that is longer is not looked up: its digest would take the event loop a millisecond."""
+MAX_KEPT_SCORES = 500_000
+"""Of all verdicts kept together: about 50 MB. With a thousand policies, that is 500 verdicts."""
 _ROLES = frozenset({"user", "assistant"})
 
 
 class VerdictCache:
-    """The verdicts used last, for a while. It never holds a failure."""
+    """The verdicts used last, for a while. It never holds a failure, nor any of a conversation's text."""
 
     def __init__(self, settings: MemorySettings, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
         self._kept: OrderedDict[bytes, tuple[float, Verdict]] = OrderedDict()
+        self._scores = 0
 
     def get(self, key: bytes) -> Verdict | None:
         entry = self._kept.get(key)
@@ -28,7 +31,7 @@ class VerdictCache:
             return None
         expires, verdict = entry
         if expires <= self._clock():
-            del self._kept[key]
+            self._forget(key)
             return None
         self._kept.move_to_end(key)
         return verdict
@@ -36,10 +39,16 @@ class VerdictCache:
     def put(self, key: bytes, verdict: Verdict) -> None:
         if verdict.failure is not None or not self._settings.size:
             return
+        if key in self._kept:
+            self._forget(key)
         self._kept[key] = self._clock() + self._settings.ttl_s, verdict
-        self._kept.move_to_end(key)
-        while len(self._kept) > self._settings.size:
-            self._kept.popitem(last=False)
+        self._scores += len(verdict.scores)
+        while len(self._kept) > self._settings.size or self._scores > MAX_KEPT_SCORES:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: bytes) -> None:
+        _, verdict = self._kept.pop(key)
+        self._scores -= len(verdict.scores)
 
 
 def policies_digest(policies: tuple[Policy, ...]) -> bytes:

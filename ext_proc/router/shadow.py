@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from hashlib import blake2b
@@ -16,31 +17,42 @@ Report = Callable[[Verdict, Verdict], None]
 """Told what the router in charge said, and then what the other did."""
 
 
+PATIENCE_S = 5.0
+"""What a configuration waits for its shadow router: the embedded one is ready by then."""
+
+
 class ShadowedAsker:
     """Answers as `asker` does, and asks `shadow` about a share of the conversations afterwards.
 
     Which ones depends on the newest message, so that a conversation that comes again is asked about again
     or not again. Policies that a request brought along are its own affair, and failures say nothing: both
     are left out. The shadow's bound on waiting questions is the bound on how many are asked at once.
+    What its preparation takes beyond `patience_s`, it takes beside the requests, and is not asked meanwhile.
 
     Implements `core.ports.Asker`.
     """
 
-    def __init__(self, asker: RouterAsker, shadow: RouterAsker, percent_per_10k: int, report: Report) -> None:
+    def __init__(
+        self,
+        asker: RouterAsker,
+        shadow: RouterAsker,
+        percent_per_10k: int,
+        report: Report,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._asker = asker
         self._shadow = shadow
         self._percent_per_10k = percent_per_10k
         self._report = report
+        self._patience_s = patience_s
         self._policies: tuple[Policy, ...] = ()
+        self._preparing: asyncio.Task[None] | None = None
 
     async def prepare(self, policies: tuple[Policy, ...]) -> None:
         """Prepare both. Errors: RouterError of the router in charge; the other's are logged."""
         await self._asker.prepare(policies)
-        self._policies = policies
-        try:
-            await self._shadow.prepare(policies)
-        except RouterError as error:
-            log.event(logging.WARNING, "shadow_router_unprepared", problem=str(error))
+        self._preparing = spawn(self._prepare_shadow(policies), "shadow router's preparation")
+        await asyncio.wait([self._preparing], timeout=self._patience_s)
 
     async def ask(self, messages: tuple[Message, ...], policies: tuple[Policy, ...]) -> Verdict:
         """Ask the router in charge. Never raises, and never waits for the other."""
@@ -51,8 +63,18 @@ class ShadowedAsker:
 
     async def close(self) -> None:
         """Close both. No call follows."""
+        if self._preparing is not None:
+            self._preparing.cancel()
         await self._shadow.close()
         await self._asker.close()
+
+    async def _prepare_shadow(self, policies: tuple[Policy, ...]) -> None:
+        try:
+            await self._shadow.prepare(policies)
+        except RouterError as error:
+            # It may come back: its failures are counted.
+            log.event(logging.WARNING, "shadow_router_unprepared", problem=str(error))
+        self._policies = policies
 
     async def _compare(
         self, messages: tuple[Message, ...], policies: tuple[Policy, ...], verdict: Verdict

@@ -51,7 +51,9 @@ def test_a_person_reads_where_it_goes_and_why(file: str, capsys: pytest.CaptureF
     assert lines[0] == "policy   travel planning  (policy)"
     assert lines[1].startswith("target   openai/b  (cluster openai, model b)")
     scores = lines[lines.index("scores") + 1 : lines.index("scores") + 4]
-    assert [line.split("  ")[1] for line in scores] == ["travel planning", "(none of them)", "code"]
+    assert [line[2:].split("  ")[0] for line in scores] == ["travel planning", "(none of them)", "code"]
+    assert [line[0] for line in scores] == ["→", " ", " "]
+    assert not any(line.startswith("needed") for line in lines)
     start = next(n for n, line in enumerate(lines) if line.startswith("split    session bucket"))
     assert lines[start + 1].split() == ["canary", "10.00", "%", "0–1000", "mistral/c"]
     assert lines[start + 2].split() == ["→", "baseline", "90.00", "%", "1000–10000", "openai/b"]
@@ -59,6 +61,20 @@ def test_a_person_reads_where_it_goes_and_why(file: str, capsys: pytest.CaptureF
     assert "then     mistral/d" in lines
     assert lines[-1].startswith("time     router ")
     assert lines[-1].endswith(" ms")
+
+
+def test_what_the_router_said_is_shown_where_it_was_not_sure_enough(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(file).write_text(f"{TEXT}routing: {{confidence: {{threshold: 0.999, margin: 0.5}}}}\n")
+    assert main(["explain", file, "-m", TRIP]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "policy   -  (unsure)"
+    assert any(line.startswith("→ travel planning") for line in lines)
+    assert "needed   0.999, and 0.500 more than the next" in lines
+    found = explained(capsys, file, "-m", TRIP)
+    assert (found["policy"], found["reason"], found["said"]) == (None, "unsure", "travel planning")
+    assert found["needed"] == {"threshold": 0.999, "margin": 0.5}
 
 
 def test_a_program_reads_the_same(file: str, capsys: pytest.CaptureFixture[str]) -> None:

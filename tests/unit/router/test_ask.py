@@ -14,7 +14,7 @@ from ext_proc.core.settings import MemorySettings, RouterSettings
 from ext_proc.core.types import Message, Policy, Scores, Verdict
 from ext_proc.core.verdict import verdict_of
 from ext_proc.router.ask import RouterAsker
-from ext_proc.router.cache import MAX_KEY_CHARS
+from ext_proc.router.cache import MAX_KEPT_SCORES, MAX_KEY_CHARS, VerdictCache
 
 POLICIES = (Policy("code", "write code"), Policy("legal", "questions of law"))
 MESSAGES = (Message("user", "a secret text"),)
@@ -211,6 +211,7 @@ async def test_what_was_answered_is_kept_for_a_while() -> None:
     now, sources = 0.0, list[str]()
     router = returns(GOOD)
     subject = asker(router, cache=KEPT, count=sources.append, clock=lambda: now)
+    await subject.prepare(POLICIES)
     first = await subject.ask(MESSAGES, POLICIES)
     assert await subject.ask(MESSAGES, POLICIES) == first
     now = 60.0
@@ -219,9 +220,31 @@ async def test_what_was_answered_is_kept_for_a_while() -> None:
     assert sources == ["router", "cache", "router"]
 
 
+async def test_what_requests_bring_along_is_not_kept_and_drives_nothing_out() -> None:
+    router = returns(GOOD)
+    subject = asker(router, cache=KEPT)
+    await subject.prepare(POLICIES)
+    await subject.ask(MESSAGES, POLICIES)
+    for number in range(5):
+        await subject.ask(MESSAGES, (POLICIES[0], Policy(f"mine {number}", "x")))
+    await subject.ask(MESSAGES, (POLICIES[0], Policy("mine 4", "x")))
+    assert router.calls == 7
+    await subject.ask(MESSAGES, POLICIES)
+    assert router.calls == 7
+
+
+def test_with_many_policies_fewer_verdicts_are_kept() -> None:
+    cache = VerdictCache(MemorySettings(size=1_000, ttl_s=60.0), lambda: 0.0)
+    verdict = Verdict("p", tuple((f"p {number}", 0.0) for number in range(MAX_KEPT_SCORES // 10)))
+    for number in range(12):
+        cache.put(b"%d" % (number % 11), verdict)
+    assert [number for number in range(11) if cache.get(b"%d" % number)] == [0, *range(2, 11)]
+
+
 async def test_the_answer_used_longest_ago_makes_room() -> None:
     router = returns(GOOD)
     subject = asker(router, cache=KEPT)
+    await subject.prepare(POLICIES)
     for number in (0, 1, 0, 2, 0, 1):
         await subject.ask(question(number), POLICIES)
     assert router.calls == 4
@@ -231,6 +254,7 @@ async def test_the_answer_used_longest_ago_makes_room() -> None:
 async def test_a_failure_is_not_kept(error: Exception) -> None:
     router = raises(error)
     subject = asker(router, cache=KEPT)
+    await subject.prepare(POLICIES)
     for _ in range(2):
         assert (await subject.ask(MESSAGES, POLICIES)).failure is not None
     assert router.calls == 2
@@ -278,6 +302,7 @@ async def test_another_question_is_asked(messages: tuple[Message, ...], policies
 async def test_a_conversation_too_long_to_be_told_from_others_is_asked_each_time() -> None:
     router = returns(GOOD)
     subject = asker(router, cache=KEPT)
+    await subject.prepare(POLICIES)
     messages = (Message("user", "x" * (MAX_KEY_CHARS + 1)),)
     for _ in range(2):
         assert (await subject.ask(messages, POLICIES)).policy == "code"

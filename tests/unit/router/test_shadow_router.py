@@ -60,6 +60,36 @@ async def test_a_shadow_that_hangs_or_fails_holds_up_nobody() -> None:
     assert [shadow.failure for _, shadow in reports] == [None, Reason.ROUTER_BUSY]
 
 
+async def test_a_shadow_that_takes_long_to_load_holds_up_nobody_and_is_asked_when_it_is_there() -> None:
+    loaded = asyncio.Event()
+
+    class Slow(FakeRouter):
+        async def prepare(self, policies: tuple[Policy, ...]) -> None:
+            await loaded.wait()
+
+    async def legal() -> Scores:
+        return LEGAL
+
+    reports, shadow = Reports(), Slow(legal)
+    subject = ShadowedAsker(
+        RouterAsker(returns(GOOD), SETTINGS),
+        RouterAsker(shadow, SETTINGS),
+        10_000,
+        reports.take,
+        patience_s=0.001,
+    )
+    await subject.prepare(POLICIES)
+    assert (await subject.ask(MESSAGES, POLICIES)).policy == "code"
+    await turns()
+    assert shadow.calls == 0
+    loaded.set()
+    await turns()
+    await subject.ask(MESSAGES, POLICIES)
+    await turns()
+    assert len(reports) == 1
+    await subject.close()
+
+
 async def test_a_share_of_the_conversations_is_asked_about_and_always_the_same() -> None:
     shadow = returns(LEGAL)
     subject = await shadowed(returns(GOOD), shadow, Reports(), percent=25)
