@@ -25,6 +25,7 @@ from ext_proc.router.build import build_causal_lm, build_router
 from ext_proc.router.embedded import EmbeddedSimilarity
 from ext_proc.router.engine_socket import EngineServer
 from ext_proc.router.shadow import ShadowedAsker
+from ext_proc.server.breaks import BreakLog
 from ext_proc.server.grpc_server import GrpcServer
 from ext_proc.server.observing import Observing
 from ext_proc.server.routing import Live
@@ -145,7 +146,9 @@ async def serve(loaded: Loaded) -> None:
     bounds = CopyBounds(configuration.envoy.request_timeout_s + COPY_MARGIN_S)
     telemetry.answers.follow_copies(lambda: bounds.on_their_way)
     servicer = Servicer(store.current, telemetry, observing, bounds)
-    grpc_server = GrpcServer(servicer, configuration.server, configuration.envoy.body_limit_bytes)
+    grpc_server = GrpcServer(
+        servicer, BreakLog(observing), configuration.server, configuration.envoy.body_limit_bytes
+    )
     stopping = asyncio.Event()
     admin = AdminServer(
         configuration.admin,

@@ -88,6 +88,20 @@ class AnswerBody:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokenOff:
+    """An answer that its provider broke off, as Envoy logs it. `arch` as in `RequestHeaders`.
+
+    Units: seconds from the request's first byte to the break.
+    """
+
+    request_id: str
+    status: int
+    latency_s: float
+    model: str
+    arch: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Other:
     """A message that this role has no use for."""
 

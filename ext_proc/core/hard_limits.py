@@ -1,8 +1,8 @@
 """Hard limits, looked at with every answer of the canary, so that a bad one need not wait for the next look.
 
 What is remembered is bounded by the limits' `requests` and lives in this process only: a restart or
-another replica counts from nothing. An answer without a value (no first byte, no price) counts for no
-limit on that value.
+another replica counts from nothing. An answer without a value (no first byte, no price, cut by nobody knows
+whom) counts for no limit on that value.
 """
 
 from __future__ import annotations
@@ -69,11 +69,14 @@ class _Meter:
     def _value(self, observation: Observation) -> float | None:
         match self._limit.kind:
             case LimitKind.ERROR_RATE | LimitKind.CONSECUTIVE_ERRORS:
-                return float(observation.is_error)
+                failed = observation.first_choice_failed
+                return None if failed is None else float(failed)
+            case _ if observation.amends:
+                return None
             case LimitKind.LATENCY_P95:
                 return float(observation.latency_s > self._limit.limit)
             case LimitKind.FIRST_BYTE_P95:
                 first = observation.first_byte_s
                 return None if first is None else float(first > self._limit.limit)
             case LimitKind.COST:
-                return observation.cost
+                return None if observation.fallback else observation.cost

@@ -26,7 +26,8 @@ class Observation:
     `broken` says that an answer began well and did not end well: an error event or no last event in a
     stream, JSON that is not whole, or a copy's answer that the provider cut off. `cut` says that a primary's
     answer stopped early and nobody knows by whom, most often by a client that left: no error, and its
-    tokens and `latency_s` are those of what had come.
+    tokens and `latency_s` are those of what had come. Should it have been the provider, a second
+    observation says so (`amends`).
     `fallback` says that another target than the first choice answered.
 
     Units: seconds from the request's last byte (`latency_s` to the answer's last byte, `first_byte_s` to
@@ -60,6 +61,21 @@ class Observation:
         Other 4xx are the client's doing, and both arms of a split get their share of them.
         """
         return self.broken or self.status in (0, 429) or self.status >= 500
+
+    @property
+    def amends(self) -> bool:
+        """Whether this only adds to an observation before it: the provider broke that answer off."""
+        return self.broken and self.cut
+
+    @property
+    def first_choice_failed(self) -> bool | None:
+        """Whether the target that was chosen failed, be it that another one saved the answer.
+
+        None: nobody knows, because the answer was cut.
+        """
+        if self.is_error or self.fallback:
+            return True
+        return None if self.cut else False
 
 
 class Preference(StrEnum):

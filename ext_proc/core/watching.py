@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ext_proc.core.exchange import AnswerBody, AnswerHeaders
+from ext_proc.core import headers as names
+from ext_proc.core.exchange import AnswerBody, AnswerHeaders, BrokenOff
 from ext_proc.core.observation import Observation, Role
 from ext_proc.core.reading import AnswerReader, Reading
 from ext_proc.core.reply import Reply
@@ -89,7 +90,7 @@ class AnswerWatch:
         """What was seen. `targets` have the prices; `at` is the time now, in seconds since the epoch.
 
         An answer that Envoy stopped sending before its end was cut off by either side: a copy's by the
-        provider, since no client waits for it; a primary's by whom, Envoy does not say.
+        provider, since no client waits for it; a primary's by whom, only Envoy's log says, later.
         """
         subject, headers = self._subject, self._headers or AnswerHeaders()
         reading = self._reader.finish() if self._reader is not None else Reading()
@@ -117,3 +118,27 @@ class AnswerWatch:
             bucket=subject.bucket,
         )
         return Answer(subject, observation, reading.reply, question)
+
+
+def observation_of_break(broken: BrokenOff, at: float) -> Observation:
+    """What amends the observation of an answer that was cut: its provider did it."""
+    arch = broken.arch
+    return Observation(
+        request_id=broken.request_id,
+        policy=arch.get(names.POLICY, ""),
+        arm=arch.get(names.ARM, ""),
+        target=broken.model or arch.get(names.MODEL, ""),
+        role=Role.PRIMARY,
+        status=broken.status,
+        latency_s=broken.latency_s,
+        at=at,
+        broken=True,
+        cut=True,
+        bucket=bucket_in(arch),
+    )
+
+
+def bucket_in(arch: Mapping[str, str]) -> int | None:
+    """The session's bucket that a request's headers tell."""
+    bucket = arch.get(names.BUCKET, "")
+    return int(bucket) if bucket.isascii() and bucket.isdigit() else None

@@ -66,9 +66,14 @@ class Window:
         is_canary = observation.arm == self._canary
         if not is_canary and observation.arm != BASELINE:
             return
-        self._requests += is_canary
         group = group_of(observation.bucket, observation.request_id)
-        failed = observation.is_error
+        if observation.amends:
+            # The answer itself has been counted, but for its failure.
+            if MetricKind.ERROR_RATE in self._tallies:
+                self._tallies[MetricKind.ERROR_RATE].add(is_canary, group, True)
+            return
+        self._requests += is_canary
+        failed = bool(observation.first_choice_failed)
         for name in self._quantities:
             value = None if failed else _value(observation, name)
             if value is not None:
@@ -76,26 +81,16 @@ class Window:
                 at = bin_of(value)
                 bins[at] = bins.get(at, 0) + 1
         for rule in self._rules:
-            match rule.kind:
-                case MetricKind.ERROR_RATE:
-                    self._tallies[rule.kind].add(is_canary, group, failed)
-                case MetricKind.REJECTED_SHARE:
-                    rejected = not failed and 400 <= observation.status < 500
-                    self._tallies[rule.kind].add(is_canary, group, rejected)
-                case MetricKind.FALLBACK_SHARE:
-                    self._tallies[rule.kind].add(is_canary, group, observation.fallback)
-                case MetricKind.SIMILARITY | MetricKind.JUDGE:
-                    pass
-                case _ if not failed:
-                    self._measure(rule, observation, is_canary, group)
+            self._count(rule, observation, is_canary, group)
 
     def compare(self, comparison: Comparison) -> None:
         """Count one compared answer of the canary's target, or of the primary's own as the noise floor.
 
-        Only answers of the baseline are compared with: beside the canary's own there is nothing to see.
+        Only answers of the baseline are compared with: beside the canary's own there is nothing to see, and
+        what answered in the place of a baseline that failed is a third model.
         """
         primary = comparison.primary
-        if primary.arm not in (BASELINE, ""):
+        if primary.arm not in (BASELINE, "") or primary.fallback:
             return
         is_canary = comparison.shadow.role is Role.SHADOW
         if is_canary and comparison.shadow_target != self._target:
@@ -116,6 +111,21 @@ class Window:
             counts={kind: tally.counts() for kind, tally in self._tallies.items()},
             histograms={name: dict(bins) for name, bins in self._histograms.items()},
         )
+
+    def _count(self, rule: MetricRule, observation: Observation, is_canary: bool, group: int) -> None:
+        tally, failed = self._tallies[rule.kind], observation.first_choice_failed
+        match rule.kind:
+            case MetricKind.ERROR_RATE:
+                if failed is not None:
+                    tally.add(is_canary, group, failed)
+            case MetricKind.REJECTED_SHARE:
+                tally.add(is_canary, group, not failed and 400 <= observation.status < 500)
+            case MetricKind.FALLBACK_SHARE:
+                tally.add(is_canary, group, observation.fallback)
+            case MetricKind.SIMILARITY | MetricKind.JUDGE:
+                pass
+            case _ if not failed:
+                self._measure(rule, observation, is_canary, group)
 
     def _measure(self, rule: MetricRule, observation: Observation, is_canary: bool, group: int) -> None:
         value, cut = _value(observation, quantity_of(rule.kind)), self._cuts.get(rule.kind)

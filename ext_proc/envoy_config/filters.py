@@ -83,7 +83,7 @@ def observe_ext_proc(configuration: Configuration) -> HttpFilter:
     In observability mode Envoy sends and waits for nothing, so no byte of an answer is held back.
     """
     processor = ExternalProcessor(
-        grpc_service=_service(configuration, {headers.ROLE: headers.ROLE_OBSERVE}),
+        grpc_service=service(configuration, {headers.ROLE: headers.ROLE_OBSERVE}),
         observability_mode=True,
         failure_mode_allow=True,
         processing_mode=ProcessingMode(
@@ -143,7 +143,7 @@ def _processor(
     envoy = configuration.envoy
     read = (*headers.READ_BY_SERVER, *also_read)
     return ExternalProcessor(
-        grpc_service=_service(configuration, metadata),
+        grpc_service=service(configuration, metadata),
         # The headers must be sent, or they would reach the router before the body has been read.
         processing_mode=_mode(_BUFFERED),
         message_timeout=seconds(envoy.message_timeout_s),
@@ -157,7 +157,7 @@ def _processor(
     )
 
 
-def _service(configuration: Configuration, metadata: dict[str, str]) -> GrpcService:
+def service(configuration: Configuration, metadata: dict[str, str]) -> GrpcService:
     return GrpcService(
         envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=configuration.envoy.ext_proc_cluster),
         initial_metadata=[HeaderValue(key=key, value=value) for key, value in metadata.items()],

@@ -13,6 +13,7 @@ from envoy_data_plane.google.protobuf import Struct
 
 from ext_proc.core import headers
 from ext_proc.core.settings import Configuration
+from ext_proc.envoy_config.break_log import break_log
 from ext_proc.envoy_config.filters import ext_proc, observe_ext_proc, own_headers, router
 from ext_proc.envoy_config.routes import route_configuration
 from ext_proc.envoy_config.typed import address, pack, seconds
@@ -56,6 +57,7 @@ def listener(configuration: Configuration) -> Listener:
         # A model may think for minutes before its first byte.
         stream_idle_timeout=seconds(envoy.request_timeout_s),
         access_log=[
+            break_log(configuration),
             AccessLog(
                 name="envoy.access_loggers.stdout",
                 typed_config=pack(
@@ -65,7 +67,7 @@ def listener(configuration: Configuration) -> Listener:
                         )
                     )
                 ),
-            )
+            ),
         ],
     )
     return Listener(

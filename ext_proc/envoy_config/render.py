@@ -18,6 +18,7 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import (
 
 from ext_proc.core.settings import Address, Configuration
 from ext_proc.envoy_config import clusters, filters, routes
+from ext_proc.envoy_config.break_log import break_log
 from ext_proc.envoy_config.chains import chains
 from ext_proc.envoy_config.clusters import SYSTEM_CA_FILE
 from ext_proc.envoy_config.listener import listener
@@ -80,6 +81,10 @@ def render_filter(
                     as_dict(filters.observe_ext_proc(configuration)),
                 ]
             },
+        ),
+        (
+            "In the HTTP connection manager: the answers that providers broke off are told to the server.",
+            {"access_log": [as_dict(break_log(configuration))]},
         ),
         (
             "In the virtual host, in this order, before any route that matches the same paths; the last\n"

@@ -105,9 +105,10 @@ class Tracked:
         """Count one answer. A breach is given once, when it is first seen."""
         if observation.role is not Role.PRIMARY:
             return None
-        is_canary = observation.arm == self.rollout.plan.canary
-        self._seen[is_canary] += 1
-        self.pending.exposed += is_canary
+        if not observation.amends:
+            is_canary = observation.arm == self.rollout.plan.canary
+            self._seen[is_canary] += 1
+            self.pending.exposed += is_canary
         if self.state.phase not in IN_FLIGHT:
             return None
         self._window.add(observation)

@@ -10,11 +10,11 @@ import grpc
 
 from ext_proc.core import headers, parse
 from ext_proc.core.copying import CopyBounds
-from ext_proc.core.exchange import AnswerBody, AnswerHeaders, Decide, Event, RequestHeaders
+from ext_proc.core.exchange import AnswerBody, AnswerHeaders, BrokenOff, Decide, Event, RequestHeaders
 from ext_proc.core.observation import Role
 from ext_proc.core.ports import AnswerSink, ObservationSink
 from ext_proc.core.types import LlmCall
-from ext_proc.core.watching import AnswerWatch, Subject
+from ext_proc.core.watching import AnswerWatch, Subject, bucket_in, observation_of_break
 from ext_proc.server import wire
 from ext_proc.server.routing import Live
 from ext_proc.telemetry import Telemetry
@@ -59,6 +59,15 @@ class Observing:
         else:
             # Envoy itself answers for a provider that does not: the client is gone.
             self._telemetry.answers.left_unanswered()
+
+    def broke_off(self, broken: BrokenOff) -> None:
+        """A primary's answer, told of as `cut`, was broken off by its provider."""
+        try:
+            observation = observation_of_break(broken, time.time())
+            for sink in self._observations:
+                sink.observed(observation)
+        except Exception as error:  # noqa: BLE001 - the answer has passed already
+            self._telemetry.bug(error, broken.request_id)
 
     def tell(self, live: Live, watch: AnswerWatch, question: str | None = None) -> None:
         """An answer has ended."""
@@ -122,7 +131,6 @@ def _see(watch: AnswerWatch, event: Event | None) -> None:
 
 def _primary(request: RequestHeaders) -> Subject:
     arch = request.arch
-    bucket = arch.get(headers.BUCKET, "")
     return Subject(
         role=Role.PRIMARY,
         request_id=request.request_id,
@@ -131,7 +139,7 @@ def _primary(request: RequestHeaders) -> Subject:
         arm=arch.get(headers.ARM, ""),
         target=arch.get(headers.MODEL, ""),
         copies=sum(name in arch for name in (headers.SHADOW, headers.NOISE)),
-        bucket=int(bucket) if bucket.isascii() and bucket.isdigit() else None,
+        bucket=bucket_in(arch),
     )
 
 

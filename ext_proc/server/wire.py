@@ -6,19 +6,35 @@ value in `value` is what an Envoy before 1.27 would send.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
+from envoy.service.accesslog.v3 import als_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from ext_proc.core import headers
-from ext_proc.core.exchange import AnswerBody, AnswerHeaders, Event, Other, Part, RequestBody, RequestHeaders
+from ext_proc.core.exchange import (
+    AnswerBody,
+    AnswerHeaders,
+    BrokenOff,
+    Event,
+    Other,
+    Part,
+    RequestBody,
+    RequestHeaders,
+)
 from ext_proc.core.rewrite import Mutation
 from ext_proc.core.types import Decision
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 METHOD = "Process"
+
+LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+LOG_METHOD = "StreamAccessLogs"
+LOGGED: bytes = als_pb2.StreamAccessLogsResponse().SerializeToString()
+"""What ends a stream of logs. Envoy waits for none."""
 
 _MAX_REQUEST_ID_CHARS = 128
 """Envoy's own have 36. Where it keeps a client's, that goes into log lines."""
@@ -104,6 +120,24 @@ def _values(message: Any) -> dict[str, str]:
         )
         for header in message.headers.headers
     }
+
+
+def deserialize_logs(data: bytes) -> Any:
+    """One message of Envoy's log service. Errors: google.protobuf.message.DecodeError."""
+    return als_pb2.StreamAccessLogsMessage.FromString(data)
+
+
+def read_logs(message: Any) -> Iterator[BrokenOff]:
+    """The entries, each of an answer that its provider broke off. Source: envoy/data/accesslog/v3."""
+    for entry in message.http_logs.log_entry:
+        asked, answered = entry.request.request_headers, entry.response.response_headers
+        yield BrokenOff(
+            request_id=entry.request.request_id[:_MAX_REQUEST_ID_CHARS],
+            status=entry.response.response_code.value,
+            latency_s=entry.common_properties.duration.ToNanoseconds() / 1e9,
+            model=answered.get(headers.MODEL, ""),
+            arch={name: asked[name] for name in headers.LOGGED_OF_BREAKS if name in asked},
+        )
 
 
 def write(part: Part, mutation: Mutation, decision: Decision | None) -> bytes:

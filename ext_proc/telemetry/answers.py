@@ -38,7 +38,7 @@ class AnswerMetrics:
         )
         self._cut = counter(
             "answers_cut",
-            "Primary answers that stopped early, most often because the client left.",
+            "Primary answers that stopped early: the client left, or the provider (then an error too).",
             *_WHOSE,
             "arm",
         )
@@ -78,6 +78,11 @@ class AnswerMetrics:
 
     def observed(self, observation: Observation) -> None:
         whose = (observation.policy, observation.target, observation.role.value)
+        if observation.amends:
+            self._errors.labels(*whose, observation.arm).inc()
+            found = {"request_id": observation.request_id, "model": observation.target}
+            log.event(logging.DEBUG, "broken_off", **found)
+            return
         status = f"{observation.status // 100}xx" if observation.status else "none"
         self._answers.labels(*whose, observation.arm, status).inc()
         if observation.is_error:

@@ -14,7 +14,9 @@ from ext_proc.core.errors import Reason, RouterError
 from ext_proc.core.settings import Address, Configuration
 from ext_proc.core.types import Message, Policy, Scores
 from ext_proc.router.ask import RouterAsker
+from ext_proc.server.breaks import BreakLog
 from ext_proc.server.grpc_server import GrpcServer
+from ext_proc.server.observing import Observing
 from ext_proc.server.routing import Live
 from ext_proc.server.servicer import Servicer
 from ext_proc.telemetry import Telemetry
@@ -84,8 +86,9 @@ async def served(broken_mesh: Mesh) -> AsyncIterator[Served]:
     settings = replace(configuration.server, listen=listen, drain_s=0.0)
     asker = RouterAsker(FakeRouter(well), configuration.router)
     serving = Served(configuration, Live(configuration.snapshot, asker, body_limit_bytes=0))
-    servicer = Servicer(lambda: serving.live, Telemetry())
-    server = GrpcServer(servicer, settings, configuration.envoy.body_limit_bytes)
+    telemetry = Telemetry()
+    servicer, breaks = Servicer(lambda: serving.live, telemetry), BreakLog(Observing(telemetry))
+    server = GrpcServer(servicer, breaks, settings, configuration.envoy.body_limit_bytes)
     await server.start()
     yield serving
     await server.stop()

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -191,6 +192,17 @@ async def test_a_server_that_dies_while_an_answer_passes_costs_the_client_nothin
         assert (await answer.content.read()).endswith(b"data: [DONE]\n\n")
     await mesh.stack.restart_server()
     await mesh.decided_again()
+
+
+async def test_a_provider_that_breaks_off_in_the_middle_is_an_error(mesh: Mesh) -> None:
+    mesh.providers["openai"].behave = Behaviour(reset_after=2)
+    cut = ("answers_cut_total", {"policy": CODE, "model": "openai/gpt-4o", "arm": "baseline"})
+    counted = await counting(mesh, ANSWERS, cut, ERRORS)
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await mesh.ask(CODING, stream=True)
+    await counted.reaches(1, ERRORS[0], **ERRORS[1])
+    await counted.reaches(1, cut[0], **cut[1])
+    assert await counted.of(ANSWERS[0], **ANSWERS[1]) == 1
 
 
 async def test_a_client_that_leaves_is_no_error(mesh: Mesh) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
 from demo.stand_in import Behaviour
-from tests.support.mesh import CONFIGS, Mesh, running_mesh
+from tests.support.mesh import CONFIGS, LIMIT_S, Mesh, running_mesh
 from tests.support.redis_server import running_redis
 from tests.support.rollout_traffic import CLIENTS, OVER, Rollout
 
@@ -25,6 +27,7 @@ TEXTS = {
     "dear": "help with an order, a refund, a delivery, an invoice or an account problem",
     "wrong": "cooking and recipes: what to eat, and how to prepare a dish from what is in the fridge",
     "broken": "contracts, leases, terms and conditions, privacy and other questions of law",
+    "saved": "sports and fitness, training plans, exercises and the rules of ball games",
 }
 
 
@@ -113,6 +116,46 @@ async def test_a_hard_limit_takes_effect_between_two_looks(mesh: Mesh) -> None:
     assert last["at"] - failed[4] < 2.0
     # One client: a few more at most, while the fifth failure was being seen. The next look is in an hour.
     assert 5 <= found["exposed"] <= len(failed) <= 30
+
+
+async def test_a_canary_whose_answers_are_saved_by_a_fallback_is_rolled_back(mesh: Mesh) -> None:
+    rollout = rollout_of(mesh, "saved")
+    await rollout.tell("start")
+    mesh.providers["next"].behave = Behaviour(status=503)
+    async with rollout.traffic(clients=1):
+        await rollout.becomes("aborted")
+    last = (await rollout.events())[-1]
+    assert (last["cause"], last["breach"]["value"], last["breach"]["requests"]) == ("hard_limit", 1.0, 5)
+    # No client noticed: the second in the list answered.
+    models = {model for _, model, status in rollout.answered if status == 200}
+    assert models == {"vllm/coder", "openai/gpt-4o-mini"}
+    assert len(rollout.answered) == sum(status == 200 for _, _, status in rollout.answered)
+    assert await mesh.counted("arch_ext_proc_answer_errors_total", policy="saved") == 0
+
+
+async def test_a_canary_that_breaks_its_answers_off_is_rolled_back(mesh: Mesh) -> None:
+    rollout = rollout_of(mesh, "broken")
+    await rollout.tell("start")
+    mesh.providers["next"].behave = Behaviour(reset_after=2)
+    failed_before = await mesh.counted("arch_ext_proc_answer_errors_total", policy="broken", arm="canary")
+    broken = 0
+    async with asyncio.timeout(LIMIT_S):
+        while (await rollout.show())["current"]["phase"] != "aborted":
+            try:
+                await rollout.ask(stream=True)
+            except aiohttp.ClientPayloadError:
+                broken += 1
+    last = (await rollout.events())[-1]
+    assert (last["cause"], last["breach"]["value"], last["breach"]["requests"]) == ("hard_limit", 1.0, 5)
+    assert broken >= 5
+    # Two streams tell of each, and the one that counts it comes some seconds later.
+    cut, errors = ("arch_ext_proc_answers_cut_total", "arch_ext_proc_answer_errors_total")
+    labels = {"policy": "broken", "arm": "canary"}
+    async with asyncio.timeout(LIMIT_S):
+        while await mesh.counted(cut, **labels) < broken:
+            await asyncio.sleep(0.05)
+    assert (await rollout.show())["exposed"] == broken
+    assert await mesh.counted(errors, **labels) == failed_before + broken
 
 
 async def put_in(rollout: Rollout, phase: str) -> None:

@@ -59,9 +59,9 @@ class Rollout:
                     return found
                 await asyncio.sleep(0.05)
 
-    async def ask(self) -> None:
+    async def ask(self, **fields: Any) -> None:
         """One request of a session of its own."""
-        reply = await self.mesh.ask(self.text, session=f"session-{next(_sessions)}")
+        reply = await self.mesh.ask(self.text, session=f"session-{next(_sessions)}", **fields)
         assert (reply.policy, reply.reason) == (self.policy, "policy")
         self.answered.append((time.time(), reply.model, reply.status))
 

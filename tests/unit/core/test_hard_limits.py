@@ -10,6 +10,7 @@ from ext_proc.core.rollout_plan import HardLimit, LimitKind
 from tests.support.rollouts import a_plan, an_answer
 
 FAILED, FINE = an_answer(status=503), an_answer()
+CUT, BROKEN_OFF, SAVED = an_answer(cut=True), an_answer(cut=True, broken=True), an_answer(fallback=True)
 SLOW, DEAR = an_answer(latency_s=9.0, first_byte_s=6.0), an_answer(cost=2.0)
 
 
@@ -25,6 +26,10 @@ def a_watch(*limits: HardLimit) -> Watch:
         (HardLimit(LimitKind.ERROR_RATE, 4, 0.5), [FAILED, FINE] * 20, None),
         (HardLimit(LimitKind.CONSECUTIVE_ERRORS, 3), [FAILED, FAILED, FINE, FAILED, FAILED, FAILED], 6),
         (HardLimit(LimitKind.CONSECUTIVE_ERRORS, 1), [FINE, FAILED], 2),
+        (HardLimit(LimitKind.CONSECUTIVE_ERRORS, 2), [CUT, CUT, BROKEN_OFF, CUT, SAVED], 5),
+        (HardLimit(LimitKind.ERROR_RATE, 2, 0.5), [CUT, FINE, CUT, FAILED, CUT, BROKEN_OFF], 6),
+        (HardLimit(LimitKind.LATENCY_P95, 1, 5.0), [an_answer(cut=True, broken=True, latency_s=9.0)], None),
+        (HardLimit(LimitKind.COST, 1, 1.5), [an_answer(cost=2.0, fallback=True), DEAR], 2),
         (HardLimit(LimitKind.LATENCY_P95, 20, 5.0), [FINE] * 19 + [SLOW] + [FINE] * 9 + [SLOW], 30),
         (HardLimit(LimitKind.FIRST_BYTE_P95, 2, 5.0), [FINE, SLOW, FINE, SLOW], 4),
         (HardLimit(LimitKind.COST, 2, 1.5), [DEAR, FINE, an_answer(cost=0.5), DEAR, DEAR], 5),

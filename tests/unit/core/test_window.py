@@ -40,6 +40,7 @@ def sums(window: Window, kind: MetricKind) -> tuple[float, ...]:
     [
         (MetricKind.ERROR_RATE, {"status": 500}, {"status": 404}),
         (MetricKind.ERROR_RATE, {"broken": True}, {}),
+        (MetricKind.ERROR_RATE, {"fallback": True}, {}),
         (MetricKind.REJECTED_SHARE, {"status": 400}, {"status": 429}),
         (MetricKind.FALLBACK_SHARE, {"fallback": True}, {"status": 500}),
     ],
@@ -51,6 +52,29 @@ def test_a_share_counts_every_answer(kind: MetricKind, bad: dict[str, Any], fine
         window.add(an_answer(arm, **fine))
     assert sums(window, kind) == (4, 2, 2, 1, 1)
     assert (window.counts().requests, window.counts().epoch) == (2, 4)
+
+
+def test_a_cut_answer_is_a_failure_once_its_provider_is_known_to_have_done_it() -> None:
+    window = a_window_of(MetricKind.ERROR_RATE)
+    for cut in (an_answer(cut=True), an_answer("baseline", cut=True)):
+        window.add(cut)
+    assert sums(window, MetricKind.ERROR_RATE) == (0, 0, 0, 0, 0)
+    window.add(an_answer(cut=True, broken=True))
+    assert sums(window, MetricKind.ERROR_RATE) == (0, 1, 0, 1, 1)
+    assert window.counts().requests == 1
+
+
+def test_what_amends_an_answer_counts_for_no_other_metric() -> None:
+    window = a_window_of(MetricKind.COST, cut=1.0)
+    window.add(an_answer(cut=True, broken=True, cost=0.5))
+    assert sums(window, MetricKind.COST) == (0, 0, 0, 0, 0)
+    assert not window.counts().histograms
+
+
+def test_what_another_target_answered_says_nothing_of_the_cost_of_the_canary() -> None:
+    window = a_window_of(MetricKind.COST, cut=1.0)
+    window.add(an_answer(cost=0.5, fallback=True))
+    assert sums(window, MetricKind.COST) == (0, 0, 0, 0, 0)
 
 
 def test_a_quantile_stretches_the_canarys_threshold_by_what_is_allowed() -> None:
