@@ -21,7 +21,19 @@ def build_router(draft: Draft, environ: Mapping[str, str], report: Report) -> Ro
     settings = build_router_settings(
         draft, routing.router, ("routing", "router"), routing.deadline, environ, report
     )
+    if settings.causal_lm is not None:
+        _warn_of_the_usual_deadline(draft, report)
     return replace(settings, cache=MemorySettings(routing.cache.size, routing.cache.ttl))
+
+
+def _warn_of_the_usual_deadline(draft: Draft, report: Report) -> None:
+    """The default is meant for routers that answer in milliseconds."""
+    if draft.was_written(("routing", "deadline")) or draft.is_lost(("routing", "deadline")):
+        return
+    usual = _ms(draft.config.routing.deadline)
+    text = f"a language model on a CPU takes longer than the usual deadline of {usual}"
+    hint = 'write "deadline: 5s" and an envoy.message_timeout of 6s, or on a GPU the deadline that you mean'
+    report.add(draft.document.mark(("routing", "router"), of_key=True), text, hint, is_warning=True)
 
 
 def build_shadow_router(

@@ -75,6 +75,7 @@ class Batcher(Generic[J, R]):
             jobs = [waiting.job for waiting in batch]
             try:
                 results = await asyncio.get_running_loop().run_in_executor(self._executor, self._work, jobs)
+                answered = list(zip(batch, results, strict=True))
             except asyncio.CancelledError:
                 for waiting in batch:
                     waiting.answer.cancel()
@@ -84,7 +85,7 @@ class Batcher(Generic[J, R]):
                     if not waiting.answer.done():
                         waiting.answer.set_exception(error)
                 continue
-            for waiting, result in zip(batch, results, strict=True):
+            for waiting, result in answered:
                 if not waiting.answer.done():
                     waiting.answer.set_result(result)
 

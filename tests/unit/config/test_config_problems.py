@@ -230,7 +230,7 @@ APPENDED = [
         " — write a folder, or a hub id such as katanemo/Arch-Router-1.5B",
     ),
     (
-        "routing: {router: {type: transformers, model: m, threshold: 0.5}}",
+        "routing: {router: {type: transformers, model: m, threshold: 0.5}, deadline: 300ms}",
         '5:50: "threshold" is no key of the router "transformers" — remove it, or choose embedded',
     ),
     (
@@ -246,7 +246,12 @@ APPENDED = [
         "5:78: the environment variable UNSET is not set — set it, or write ${UNSET:-default}",
     ),
     (
-        "routing: {router: {type: transformers, model: m, device: gpu}}",
+        "routing: {router: {type: transformers, model: m}}",
+        "5:11: warning: a language model on a CPU takes longer than the usual deadline of 200ms"
+        ' — write "deadline: 5s" and an envoy.message_timeout of 6s, or on a GPU the deadline that you mean',
+    ),
+    (
+        "routing: {router: {type: transformers, model: m, device: gpu}, deadline: 300ms}",
         '5:58: "device" is not a device — write auto, cpu, cuda or cuda:0',
     ),
     ("routing: {router: embeded}", '5:19: "router" has an unknown value — did you mean "embedded"?'),

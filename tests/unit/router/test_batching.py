@@ -97,6 +97,18 @@ async def test_a_failure_is_told_to_its_batch_and_the_next_one_runs() -> None:
     batcher.close()
 
 
+async def test_work_that_answers_too_few_fails_its_batch_and_leaves_nobody_waiting() -> None:
+    work = Work()
+    batcher: Batcher[int, int] = Batcher(
+        lambda jobs: work(jobs)[: 1 if len(jobs) == 2 else None], max_batch=2, max_queue=64, gather_s=0.0
+    )
+    tasks = await running(batcher, work, ("kind", 2), ("kind", 3), ("kind", 4))
+    work.gate.set()
+    results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
+    assert [type(result).__name__ for result in results] == ["int", "ValueError", "ValueError", "int"]
+    batcher.close()
+
+
 async def test_closing_cancels_those_that_wait() -> None:
     work = Work()
     batcher = a_batcher(work)
