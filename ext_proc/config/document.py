@@ -205,7 +205,9 @@ class _Copy:
         self._count += 1
         if self._count > MAX_NODES:
             if self._count == MAX_NODES + 1:
-                self._report.add(mark, f"the file holds more than {MAX_NODES} values, aliases expanded", "")
+                self._report.add(
+                    mark, f"the file holds more than {MAX_NODES} values, aliases expanded", "write fewer"
+                )
             return None
         if id(node) in self._open or len(path) > MAX_DEPTH:
             self._report.add(mark, "an alias contains itself", "write the value out")

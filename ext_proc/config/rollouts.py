@@ -51,6 +51,7 @@ from ext_proc.core.types import WHOLE_PER_10K, Route, Secret
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 MIN_TOKEN_CHARS = 16
 
+_STEPS_HINT = "write e.g. steps: [5, 25, 50, 100]"
 _STEP_KEYS = ("weight", "pause", "analysis")
 
 _SECONDS = {LimitKind.LATENCY_P95, LimitKind.FIRST_BYTE_P95}
@@ -153,7 +154,8 @@ class _Builder:
         )
         is_whole = self._is_whole()
         for problem in plan.problems() if is_whole and not self._has_problems else ():
-            self._problem(("metrics",) if "metric" in problem else ("steps",), problem, "")
+            place, hint = ("metrics", "write each once") if "metric" in problem else ("steps", _STEPS_HINT)
+            self._problem((place,), problem, hint)
         return PolicyRollout(
             plan,
             baseline=route.arms[0].target.name,
@@ -179,7 +181,7 @@ class _Builder:
             steps += parts
         is_whole = self._is_whole()
         if is_whole and not any(isinstance(step, SetWeight) for step in steps):
-            self._problem(("steps",), "these steps set no weight", "write e.g. steps: [5, 25, 50, 100]")
+            self._problem(("steps",), "these steps set no weight", _STEPS_HINT)
         return tuple(steps)
 
     def _is_whole(self) -> bool:

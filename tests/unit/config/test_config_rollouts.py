@@ -197,9 +197,18 @@ IN_A_ROLLOUT = [
     ("interval: 1m", '10:7: this rollout has no "canary" — write e.g. "canary: openai/gpt-4o-mini"'),
     ("canary: b\nstps: [5]", '11:7: unknown key "stps" — did you mean "steps"?'),
     ("canary: b\nsteps: []", "11:14: these steps set no weight — write e.g. steps: [5, 25, 50, 100]"),
-    ("canary: b\nsteps: [5, 5]", "11:14: the weights of the steps go up"),
-    ("canary: b\nsteps: [0, 5]", "11:14: a weight is above 0 and at most 100 %"),
-    ("canary: b\nsteps: [analysis, 5]", "11:14: the first step sets a weight"),
+    (
+        "canary: b\nsteps: [5, 5]",
+        "11:14: the weights of the steps go up — write e.g. steps: [5, 25, 50, 100]",
+    ),
+    (
+        "canary: b\nsteps: [0, 5]",
+        "11:14: a weight is above 0 and at most 100 % — write e.g. steps: [5, 25, 50, 100]",
+    ),
+    (
+        "canary: b\nsteps: [analysis, 5]",
+        "11:14: the first step sets a weight — write e.g. steps: [5, 25, 50, 100]",
+    ),
     (
         "canary: b\nsteps: [5, {weight: 100, analysis: true}]",
         "11:18: at 100 percent nothing is left to compare the canary with, and there are no checks"
@@ -249,7 +258,7 @@ IN_A_ROLLOUT = [
         "canary: b\nmetrics: [{metric: cost, noise_floor: true}]",
         '11:45: "cost" has no noise floor — only similarity has one',
     ),
-    ("canary: b\nmetrics: [cost, cost]", "11:16: a metric is listed twice"),
+    ("canary: b\nmetrics: [cost, cost]", "11:16: a metric is listed twice — write each once"),
     (
         "canary: b\nhard_limits: [{metric: error_rate}]",
         '11:21: "error_rate" needs a limit — write e.g. limit: 0.2',
