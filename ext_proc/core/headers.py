@@ -32,11 +32,17 @@ use one `x-request-id` for many requests."""
 NOISE = "x-arch-noise"
 """Like `SHADOW`, for a copy to the model that answers itself."""
 
+COPIES = (SHADOW, NOISE)
+"""What names the clusters of copies."""
+
 DECISION = (
     *(CLUSTER, POLICY, MODEL, ARM, BUCKET, SHADOW, REASON, SPLIT),
     *(WRITTEN_FOR, FAILOVER, ATTEMPT, OBSERVE, NOISE),
 )
 """Only this server may set these: Envoy strips them from what clients send, before it routes."""
+
+UNTIL_ROUTED = (CLUSTER, SPLIT, FAILOVER)
+"""What only the choice of a route and a cluster needs: Envoy removes them then."""
 
 SHOWN_TO_CLIENT = (POLICY, MODEL, REASON)
 """Copied onto the response by Envoy, so that no answer phase is needed."""

@@ -38,9 +38,6 @@ SERVER_UNAVAILABLE = "server_unavailable"
 RUNTIME_PREFIX = "arch.split"
 """Envoy's runtime key for an arm's weight: this, a dot, and the arm's cluster."""
 
-COPIES = (headers.SHADOW, headers.NOISE)
-"""The headers that name the clusters of copies."""
-
 _ATTEMPTS = overwrite(headers.ATTEMPTS, "%UPSTREAM_REQUEST_ATTEMPT_COUNT%")
 _ENDPOINT_OF_LLM_PATH = f"^{ENDPOINT_OF_PATH}$"
 """Envoy matches it against the path less its query, and puts the query back."""
@@ -68,14 +65,14 @@ def routes(configuration: Configuration) -> list[Route]:
         _unobserved(_undecided(configuration)),
         _unobserved(_everything_else(configuration)),
     ]
-    if configuration.snapshot.tester_key is not None:
-        for route in found:
-            # The key is for this server alone.
-            route.request_headers_to_remove = [
-                *route.request_headers_to_remove,
-                headers.TRY_ARM,
-                headers.TRY_KEY,
-            ]
+    for route in found:
+        # A tester's key is for this server alone, and no provider need learn our clusters.
+        route.request_headers_to_remove = [
+            *route.request_headers_to_remove,
+            *headers.UNTIL_ROUTED,
+            headers.TRY_ARM,
+            headers.TRY_KEY,
+        ]
     return found
 
 
@@ -162,7 +159,7 @@ def _decided(configuration: Configuration) -> Route:
         match=RouteMatch(prefix="/", headers=[HeaderMatcher(name=headers.MODEL, present_match=True)]),
         route=RouteAction(
             cluster_header=headers.CLUSTER,
-            request_mirror_policies=[_copies(configuration, name) for name in COPIES],
+            request_mirror_policies=[_copies(configuration, name) for name in headers.COPIES],
             timeout=seconds(configuration.envoy.request_timeout_s),
             idle_timeout=seconds(configuration.envoy.request_timeout_s),
         ),
@@ -171,13 +168,10 @@ def _decided(configuration: Configuration) -> Route:
 
 
 def _copies(configuration: Configuration, header: str) -> RouteActionRequestMirrorPolicy:
-    """The copy goes without any key, so that no provider sees another's whatever its cluster does.
-
-    Nor does it tell the address of this machine, which Envoy adds to copies as `x-forwarded-for`.
-    """
+    """The copy goes without any key, so that no provider sees another's whatever its cluster does."""
     credentials = {target.credential for target in configuration.snapshot.targets.values()}
     own = sorted({credential.header for credential in credentials if credential} - set(AUTH_HEADERS))
-    removed = (*AUTH_HEADERS, *own, *COPIES, "x-forwarded-for", "x-envoy-internal")
+    removed = (*AUTH_HEADERS, *own, *headers.COPIES)
     return RouteActionRequestMirrorPolicy(
         cluster_header=header,
         request_headers_mutations=[HeaderMutation(remove=name) for name in removed],

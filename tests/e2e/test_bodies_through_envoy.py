@@ -21,6 +21,7 @@ from tests.support.mesh import (
     PROVIDER_KEYS,
     Mesh,
     chat,
+    eventually,
     lines_of,
     no_secret_in,
 )
@@ -94,8 +95,12 @@ async def test_what_cannot_be_read_goes_unchanged_to_the_default_and_says_why(
     assert no_secret_in(seen, CLIENT_KEY)
     assert await mesh.decisions(reason=reason, model="openai/gpt-4o-mini") == counted + 1
     request_id = seen.headers["x-request-id"]
-    lines = [line for line in lines_of(mesh.stack.server.log) if request_id in line]
-    assert any("WARNING" in line and reason in line for line in lines)
+
+    def is_logged() -> bool:
+        lines = [line for line in lines_of(mesh.stack.server.log) if request_id in line]
+        return any("WARNING" in line and reason in line for line in lines)
+
+    await eventually(is_logged, "the warning")
 
 
 async def test_a_post_without_any_body_goes_to_the_default(mesh: Mesh) -> None:

@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from demo.stand_in import Behaviour
+from demo.stand_in import Behaviour, Seen
+from ext_proc.core import headers
 from tests.support.mesh import (
     CLIENT_HEADERS,
     CODING,
@@ -217,6 +218,30 @@ async def test_a_client_that_leaves_is_no_error(mesh: Mesh) -> None:
     hold.set()
     await counted.reaches(1, cut[0], **cut[1])
     assert await counted.of(ERRORS[0], **ERRORS[1]) == 0
+
+
+async def test_providers_see_no_more_of_our_headers_than_envoy_needs_there_and_none_of_a_clients(
+    mesh: Mesh,
+) -> None:
+    forged = [*headers.DECISION, headers.TRY_ARM, headers.TRY_KEY]
+    await mesh.send(chat(TRAVELLING), headers=[(name, "forged") for name in forged])
+    await eventually(lambda: mesh.counts() == {"openai": 2, "next": 1}, "both copies")
+    primary, noise = mesh.providers["openai"].seen
+    if headers.MODEL not in primary.headers:
+        primary, noise = noise, primary
+    needed = {"shadow", "noise", "observe", "model", "policy", "arm", "bucket", "reason"}
+    assert ours_in(primary) == {f"x-arch-{name}" for name in needed}
+    for copy in (noise, mesh.providers["next"].seen[0]):
+        assert not ours_in(copy)
+        assert "x-forwarded-for" not in copy.headers
+    await mesh.send(b"not json", headers=[(name, "forged") for name in forged])
+    undecided = mesh.providers["openai"].seen[-1]
+    assert ours_in(undecided) == {"x-arch-model", "x-arch-reason"}
+    assert not any("forged" in seen.headers.values() for seen in (primary, noise, undecided))
+
+
+def ours_in(seen: Seen) -> set[str]:
+    return {name.lower() for name in seen.headers if name.lower().startswith("x-arch-")}
 
 
 async def test_a_sampled_request_gets_a_copy_and_its_own_model_another(mesh: Mesh) -> None:
