@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from ext_proc.config.document import Path, Report, shown
 from ext_proc.config.draft import Draft
 from ext_proc.config.environment import read_secret
+from ext_proc.config.rollout_evidence import never_decided
 from ext_proc.config.rollout_schema import (
     UNTIL_RESUMED,
     Rollout,
@@ -156,6 +157,12 @@ class _Builder:
         for problem in plan.problems() if is_whole and not self._has_problems else ():
             place, hint = ("metrics", "write each once") if "metric" in problem else ("steps", _STEPS_HINT)
             self._problem((place,), problem, hint)
+        if is_whole and not self._has_problems:
+            mark = self._draft.document.mark(self._path)
+            for text, hint in never_decided(
+                plan, route, arm, self._draft.config.comparison.judge is not None
+            ):
+                self._report.add(mark, text, hint, is_warning=True)
         return PolicyRollout(
             plan,
             baseline=route.arms[0].target.name,

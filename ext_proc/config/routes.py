@@ -195,7 +195,9 @@ def _with_canary(
         return arms
     if canary.name == arms[0].target.name:
         report.add(
-            mark, f'"{shown(canary.name)}" is the model this policy has', "name the one that it moves to"
+            mark,
+            f'"{shown(canary.name)}" is the model this policy has',
+            "name the one that it moves to, or remove a rollout that is over",
         )
         return arms
     return (replace(arms[0], weight_per_10k=WHOLE_PER_10K), Arm(CANARY, canary, 0))

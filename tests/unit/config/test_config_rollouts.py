@@ -193,7 +193,11 @@ def test_where_rollouts_are_kept_and_who_may_change_them() -> None:
 
 IN_A_ROLLOUT = [
     ("canary: c", '10:15: there is no provider "c" — known: openai/a, groq/b'),
-    ("canary: a", '10:15: "openai/a" is the model this policy has — name the one that it moves to'),
+    (
+        "canary: a",
+        '10:15: "openai/a" is the model this policy has'
+        " — name the one that it moves to, or remove a rollout that is over",
+    ),
     ("interval: 1m", '10:7: this rollout has no "canary" — write e.g. "canary: openai/gpt-4o-mini"'),
     ("canary: b\nstps: [5]", '11:7: unknown key "stps" — did you mean "steps"?'),
     ("canary: b\nsteps: []", "11:14: these steps set no weight — write e.g. steps: [5, 25, 50, 100]"),
@@ -289,6 +293,19 @@ IN_A_ROLLOUT = [
         "11:32: this is not an http or https URL — write e.g. https://hooks.example.com/gate",
     ),
     (
+        "canary: b\nmetrics: [similarity, judge]",
+        '10:7: warning: "judge" has no judge — write comparison: {judge: {model: …}}',
+        '10:7: warning: "judge" has nothing to compare: no shadow of this policy copies to the canary'
+        " — write shadow: [{model: groq/b, percent: 10}] at the policy",
+        '10:7: warning: "similarity" has nothing to compare: no shadow of this policy copies to the canary'
+        " — write shadow: [{model: groq/b, percent: 10}] at the policy",
+    ),
+    (
+        "canary: b\nmetrics: [cost]\nhard_limits: [{metric: cost, limit: 1}]",
+        '10:7: warning: "cost" is not known: openai/a, groq/b has no price — give the provider a price',
+        "10:7: warning: a hard limit on cost is never crossed: groq/b has no price — give it a price",
+    ),
+    (
         "canary: b\nhooks: {event: [$UNSET]}",
         "11:23: the environment variable UNSET is not set — set it, or write ${UNSET:-default}",
     ),
@@ -329,6 +346,16 @@ ELSEWHERE = [
 def test_a_problem_of_what_rollouts_need(case: tuple[str, ...]) -> None:
     text, *problems = case
     assert problems_of(SOUND + text + "\n") == problems
+
+
+def test_a_noise_floor_is_measured_by_a_shadow() -> None:
+    rollout = "      canary: b\n      metrics: [{metric: similarity, noise_floor: true}]\n"
+    text = BASE.replace("    rollout:\n", "    shadow: [{model: b, percent: 10}]\n    rollout:\n") + rollout
+    assert problems_of(text) == [
+        "11:7: warning: no shadow of the canary measures the noise floor"
+        " — write noise_floor: true at the shadow too"
+    ]
+    assert problems_of(text.replace("percent: 10}", "percent: 10, noise_floor: true}")) == []
 
 
 def test_weights_and_a_rollout_exclude_each_other() -> None:
