@@ -41,13 +41,11 @@ from dataclasses import dataclass, field, replace
 
 from ext_proc.core import evidence as evidence_of
 from ext_proc.core.rollout_plan import (
-    COMPARED,
     Analysis,
     Answer,
     Breach,
     CheckVerdict,
     Hook,
-    LimitKind,
     OnFailure,
     Pause,
     Promotion,
@@ -65,6 +63,7 @@ from ext_proc.core.rollout_types import (
     RolloutState,
     Verb,
 )
+from ext_proc.core.rollout_words import breach_text, finding_text, findings, open_questions, refusal
 from ext_proc.core.types import WHOLE_PER_10K
 
 
@@ -97,7 +96,7 @@ def step(
         folded = evidence_of.folded(look.state.evidence, plan, inputs.window)
         look.state = replace(look.state, evidence=folded)
     if look.in_flight and inputs.breach is not None:
-        look.roll_back(Cause.HARD_LIMIT, _breach_text(inputs.breach), breach=inputs.breach)
+        look.roll_back(Cause.HARD_LIMIT, breach_text(inputs.breach), breach=inputs.breach)
     for command in inputs.commands:
         look.obey(command)
     look.take_checks(inputs)
@@ -107,48 +106,6 @@ def step(
     look.judge()
     look.walk()
     return look.ended(state), tuple(look.events)
-
-
-def refusal(state: RolloutState, command: Command) -> str | None:
-    """Why this command can do nothing now, in words for the one who gave it; None if it can."""
-    phase = state.phase
-    match command.verb:
-        case Verb.START if phase in (Phase.PROGRESSING, Phase.PAUSED):
-            return f"it is {phase}: it has been started"
-        case Verb.PAUSE if phase is Phase.PAUSED or phase.is_over:
-            return f"it is {phase}"
-        case Verb.RESUME if phase is not Phase.PAUSED:
-            return f"it is {phase}, not paused"
-        case Verb.PROMOTE if phase is Phase.PROMOTED:
-            return "it is promoted"
-        case Verb.PROMOTE if not command.full and phase in (Phase.WAITING, Phase.ABORTED):
-            return f"it is {phase}: start it, or promote it in full"
-        case Verb.ABORT if phase is Phase.ABORTED:
-            return "it is aborted"
-    return None
-
-
-def open_questions(
-    state: RolloutState, plan: RolloutPlan, found: tuple[Finding, ...] | None = None
-) -> tuple[str, ...]:
-    """What an analysis of this step still waits for, in words; empty: only for the interval to be over.
-
-    `found`: what `findings()` said of the same state, to save asking again.
-    """
-    if found is None:
-        found = findings(state, plan)
-    waits_for = [f"{one.metric} is {one.outcome}" for one in found if one.outcome is not Outcome.GOOD]
-    if state.evidence.requests < plan.min_requests:
-        waits_for.append(f"the canary has had {state.evidence.requests} of {plan.min_requests} requests")
-    waits_for += [f"{name} has not passed" for name in plan.checks if name not in state.passed]
-    return tuple(waits_for)
-
-
-def findings(state: RolloutState, plan: RolloutPlan) -> tuple[Finding, ...]:
-    """What is known of each metric; nothing where there is no canary or no baseline to compare it with."""
-    if not 0 < state.weight_per_10k < WHOLE_PER_10K:
-        return ()
-    return evidence_of.findings(state.evidence, plan)
 
 
 @dataclass(slots=True)
@@ -242,7 +199,7 @@ class _Look:
         worse = [one for one in self.found if one.outcome is Outcome.WORSE]
         failed = {name: some for name, some in self.state.failures.items() if some > self.plan.max_failures}
         if worse:
-            self._fail(Cause.ANALYSIS_FAILED, "; ".join(map(_finding_text, worse)))
+            self._fail(Cause.ANALYSIS_FAILED, "; ".join(map(finding_text, worse)))
         elif failed:
             self._fail(
                 Cause.CHECK_FAILED, "; ".join(f"{name} failed {some} times" for name, some in failed.items())
@@ -434,23 +391,3 @@ def _shifted(state: RolloutState, now: float) -> RolloutState:
         step_at=state.step_at - back,
         analysed_since=state.analysed_since - back,
     )
-
-
-def _finding_text(found: Finding) -> str:
-    canary, baseline = ("?" if value is None else f"{value:.4g}" for value in (found.canary, found.baseline))
-    if found.metric in COMPARED:  # held against a margin, not another arm, unless there is a noise floor
-        return f"{found.metric} is worse: {canary} away on average over {found.n_canary} comparisons"
-    return f"{found.metric} is worse: {canary} against {baseline}"
-
-
-def _breach_text(breach: Breach) -> str:
-    last, limit = f"the last {breach.requests} requests", breach.limit
-    match limit.kind:
-        case LimitKind.ERROR_RATE:
-            return f"{breach.value:.1%} of {last} failed; the hard limit is {limit.limit:.1%}"
-        case LimitKind.CONSECUTIVE_ERRORS:
-            return f"{last} all failed"
-        case LimitKind.COST:
-            return f"{last} cost {breach.value:.4g} each; the hard limit is {limit.limit:.4g}"
-        case _:
-            return f"{breach.value:.1%} of {last} took longer than {limit.limit:g} s ({limit.kind})"

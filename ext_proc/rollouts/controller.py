@@ -22,10 +22,11 @@ from typing import Any
 from ext_proc.core.errors import CommandRefused, StoreError, StoreFailure
 from ext_proc.core.observation import Comparison, Observation
 from ext_proc.core.ports import CommandResult, RolloutStore, Stored
-from ext_proc.core.rollout import refusal, step
+from ext_proc.core.rollout import step
 from ext_proc.core.rollout_json import StateError
 from ext_proc.core.rollout_settings import RolloutSettings
 from ext_proc.core.rollout_types import Command
+from ext_proc.core.rollout_words import refusal
 from ext_proc.rollouts import messages
 from ext_proc.rollouts.lease import Lease
 from ext_proc.rollouts.messages import Message

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ext_proc.core.rollout import findings, open_questions
 from ext_proc.core.rollout_plan import Analysis, MetricRule, Pause, SetWeight, Step
 from ext_proc.core.rollout_settings import PolicyRollout
 from ext_proc.core.rollout_types import Finding, Phase, RolloutState
+from ext_proc.core.rollout_words import findings, open_questions
 from ext_proc.rollouts.tracked import Tracked
 
 

@@ -10,7 +10,7 @@ from hypothesis import Phase as Phases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ext_proc.core.rollout import declared, findings, open_questions, refusal, step
+from ext_proc.core.rollout import declared, step
 from ext_proc.core.rollout_json import StateError, dump_event, dump_state, load_event, load_state
 from ext_proc.core.rollout_plan import (
     DEFAULT_RULES,
@@ -31,6 +31,7 @@ from ext_proc.core.rollout_plan import (
 )
 from ext_proc.core.rollout_plan import Step as PlanStep
 from ext_proc.core.rollout_types import Cause, Command, HookAnswer, Inputs, Phase, RolloutState, Verb
+from ext_proc.core.rollout_words import findings, open_questions, refusal
 from tests.support.rollouts import a_plan, a_window
 
 walking = settings(deadline=None, max_examples=25, phases=[Phases.explicit, Phases.reuse, Phases.generate])

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from ext_proc.core.rollout import open_questions, refusal
 from ext_proc.core.rollout_plan import (
     DEFAULT_RULES,
     Analysis,
@@ -24,6 +23,7 @@ from ext_proc.core.rollout_plan import (
     SetWeight,
 )
 from ext_proc.core.rollout_types import Cause, Command, HookAnswer, Outcome, Phase, Verb
+from ext_proc.core.rollout_words import open_questions, refusal
 from tests.support.rollouts import STEPS, Rollout, a_plan, a_window
 
 BREACH = Breach(HardLimit(LimitKind.ERROR_RATE, 20, 0.3), 0.5, 20)
