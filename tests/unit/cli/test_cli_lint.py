@@ -38,7 +38,8 @@ def test_what_is_unclear_is_said_with_its_place(tmp_path: Path, capsys: pytest.C
     assert "8:9: warning: the router sends" in starts
     assert "14:18: warning: the router can" in starts
     assert "16:31: warning: this descripti" in starts
-    assert {int(start.partition(":")[0]) for start in starts} <= {8, 13, 14, 16}
+    # A twin may also take the first example (line 7) and answer to the other's name (13).
+    assert {int(start.partition(":")[0]) for start in starts} <= {7, 8, 13, 14, 16}
     assert title.startswith("nearest pairs")
     assert pair.endswith("travel planning | trips")
 
