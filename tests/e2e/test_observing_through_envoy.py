@@ -179,7 +179,7 @@ async def test_a_server_that_hangs_while_an_answer_passes_costs_the_client_nothi
             mesh.stack.server.send(signal.SIGCONT)
     assert rest.endswith(b"data: [DONE]\n\n")
     assert rest.count(b'"content": "word "') == 50_000
-    await mesh.decided_again()
+    await mesh.decided_again(LEGAL)
 
 
 async def test_a_server_that_dies_while_an_answer_passes_costs_the_client_nothing(mesh: Mesh) -> None:
@@ -192,7 +192,7 @@ async def test_a_server_that_dies_while_an_answer_passes_costs_the_client_nothin
         hold.set()
         assert (await answer.content.read()).endswith(b"data: [DONE]\n\n")
     await mesh.stack.restart_server()
-    await mesh.decided_again()
+    await mesh.decided_again(LEGAL)
 
 
 async def test_a_provider_that_breaks_off_in_the_middle_is_an_error(mesh: Mesh) -> None:
