@@ -26,6 +26,7 @@ from ext_proc.router.embedded import EmbeddedSimilarity
 from ext_proc.router.engine_socket import EngineServer
 from ext_proc.router.shadow import ShadowedAsker
 from ext_proc.server.breaks import BreakLog
+from ext_proc.server.explaining import explain_live
 from ext_proc.server.grpc_server import GrpcServer
 from ext_proc.server.observing import Observing
 from ext_proc.server.routing import Live
@@ -142,7 +143,7 @@ async def serve(loaded: Loaded) -> None:
         configuration.comparison, telemetry, [telemetry.answers, recent, *rollout_sinks], similarity
     )
     comparer.start()
-    observing = Observing(telemetry, [telemetry.answers, *rollout_sinks], comparer)
+    observing = Observing(telemetry, [telemetry.answers, telemetry.activity, *rollout_sinks], comparer)
     bounds = CopyBounds(configuration.envoy.request_timeout_s + COPY_MARGIN_S)
     telemetry.answers.follow_copies(lambda: bounds.on_their_way)
     servicer = Servicer(store.current, telemetry, observing, bounds)
@@ -157,6 +158,8 @@ async def serve(loaded: Loaded) -> None:
         shadows=recent.shown,
         rollouts=controller,
         token=configuration.admin_token,
+        current=lambda: store.current().snapshot,
+        explainer=lambda body, dialect, session: explain_live(store.current(), body, dialect, session),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""Health for the orchestrator, metrics for Prometheus, rollouts for people."""
+"""Health for the orchestrator, metrics for Prometheus, a page for people."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
+from ext_proc import __version__
+from ext_proc.admin import page
+from ext_proc.admin.guard import Guard
+from ext_proc.admin.live import LiveRoutes
 from ext_proc.admin.rollouts import RolloutRoutes
-from ext_proc.core.ports import RolloutControl
+from ext_proc.admin.trying import MAX_BODY_BYTES, TryRoutes
+from ext_proc.core.ports import Explainer, RolloutControl
 from ext_proc.core.settings import Address
-from ext_proc.core.types import Secret
+from ext_proc.core.types import Secret, Snapshot
 from ext_proc.telemetry import Telemetry
 
 
 class AdminServer:
     """`/healthz` says that the process lives, `/readyz` that it takes requests, `/metrics` the numbers.
 
-    `/shadows` shows what comparisons found.
+    `/shadows` shows what comparisons found, `/` all of it to people. Without `current` there is no page.
     """
 
     def __init__(
@@ -27,21 +32,30 @@ class AdminServer:
         shadows: Callable[[], Mapping[str, object]] = dict,
         rollouts: RolloutControl | None = None,
         token: Secret | None = None,
+        current: Callable[[], Snapshot] | None = None,
+        explainer: Explainer | None = None,
     ) -> None:
         self._address = address
         self._telemetry = telemetry
         self._is_ready = is_ready
         self._shadows = shadows
-        application = web.Application()
+        guard = Guard(address, token)
+        application = web.Application(middlewares=[guard.check_host], client_max_size=MAX_BODY_BYTES)
+        application.on_response_prepare.append(page.add_headers)
         application.add_routes(
             [
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
                 web.get("/shadows", self._shown_shadows),
-                *RolloutRoutes(rollouts, address, token).routes(),
+                *RolloutRoutes(rollouts, guard).routes(),
+                *TryRoutes(explainer, guard, telemetry).routes(),
             ]
         )
+        if current is not None:
+            live = LiveRoutes(telemetry.activity, current, guard, {"version": __version__})
+            application.add_routes([*page.routes(), *live.routes()])
+            application.on_shutdown.append(live.close)
         self._runner = web.AppRunner(application, access_log=None)
 
     async def start(self) -> int:

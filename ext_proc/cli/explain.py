@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ext_proc import app
-from ext_proc.core.copying import CopyBounds
 from ext_proc.core.errors import Reason
-from ext_proc.core.exchange import Decide, Part, RequestHeaders
 from ext_proc.core.settings import Configuration
-from ext_proc.core.split import laid_out
-from ext_proc.core.types import Dialect, Outcome, Route, Snapshot, Target
-from ext_proc.server.routing import route_request
+from ext_proc.core.types import Dialect
+from ext_proc.server.explaining import explain_live
 
 BAR_WIDTH = 24
 _NOT_SURE = (Reason.DOMAIN.value, Reason.UNSURE.value)
@@ -61,69 +58,10 @@ async def explain(
 ) -> dict[str, Any]:
     """Decide for one request body. The result is what `--json` prints."""
     live, asker = await app.build_live(configuration)
-    request = Decide(
-        Part.REQUEST_BODY, dialect, RequestHeaders(path="/v1/chat/completions", session_pin=session), body
-    )
     try:
-        _, outcome = await route_request(live, request, CopyBounds())
+        return await explain_live(live, body, dialect, session)
     finally:
         await asker.close()
-    return _described(outcome, live.snapshot)
-
-
-def _described(outcome: Outcome, snapshot: Snapshot) -> dict[str, Any]:
-    decision, verdict = outcome.decision, outcome.verdict
-    route = snapshot.routes.get(decision.policy) if decision.policy is not None else None
-    return {
-        "reason": decision.reason.value,
-        "policy": decision.policy,
-        "target": _target(decision.target),
-        "arm": decision.arm,
-        "bucket": decision.bucket,
-        "scores": dict(verdict.scores) if verdict else {},
-        "none": verdict.none if verdict else None,
-        "said": verdict.policy if verdict else None,
-        "needed": {"threshold": snapshot.confidence.threshold, "margin": snapshot.confidence.margin},
-        "split": _split(route, decision.arm) if route else [],
-        "shadow": decision.shadow.target.name if decision.shadow else None,
-        "shadows": [
-            {"model": shadow.target.name, "percent": shadow.percent_per_10k / 100}
-            for shadow in (route.shadows if route else ())
-        ],
-        "fallbacks": [target.name for target in decision.chain.targets[1:]] if decision.chain else [],
-        "timings_ms": {
-            "router": None if outcome.router_s is None else round(outcome.router_s * 1000, 3),
-            "total": round(outcome.total_s * 1000, 3),
-        },
-        "revision": snapshot.revision,
-    }
-
-
-def _target(target: Target) -> dict[str, Any]:
-    return {
-        "name": target.name,
-        "model": target.model,
-        "cluster": target.cluster,
-        "authority": target.authority,
-        "path_prefix": target.path_prefix,
-    }
-
-
-def _split(route: Route, chosen: str | None) -> list[dict[str, Any]]:
-    rows, start = [], 0
-    for arm in laid_out(route.arms):
-        end = start + arm.weight_per_10k
-        rows.append(
-            {
-                "arm": arm.name,
-                "model": arm.target.name,
-                "percent": arm.weight_per_10k / 100,
-                "buckets": [start, end],
-                "chosen": arm.name == chosen,
-            }
-        )
-        start = end
-    return rows
 
 
 def as_text(explanation: dict[str, Any]) -> str:

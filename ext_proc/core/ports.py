@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ext_proc.core.observation import Comparison, Observation
 from ext_proc.core.rollout_types import Command
-from ext_proc.core.types import Caller, Decision, LlmCall, Message, Policy, Scores, Verdict
+from ext_proc.core.types import Caller, Decision, Dialect, LlmCall, Message, Policy, Scores, Verdict
 from ext_proc.core.watching import Answer
 
 
@@ -151,6 +151,13 @@ class CommandResult(StrEnum):
     DONE = "done"
     SENT = "sent"
     WAITING = "waiting"
+
+
+class Explainer(Protocol):
+    """Whoever says what would be decided for a request."""
+
+    async def __call__(self, body: bytes, dialect: Dialect, session: str | None) -> Mapping[str, Any]:
+        """What `core.explanation` makes of it. Errors: none for a body that can be read or cannot."""
 
 
 class RolloutControl(Protocol):

@@ -12,6 +12,7 @@ from ext_proc.core.exchange import Decide
 from ext_proc.core.types import Outcome, Snapshot, Verdict
 from ext_proc.core.verdict import confidence
 from ext_proc.telemetry import log
+from ext_proc.telemetry.activity import Activity
 from ext_proc.telemetry.answers import AnswerMetrics
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -29,6 +30,7 @@ class Telemetry:
         self.registry = registry = CollectorRegistry()
         prefix = "arch_ext_proc"
         self.answers = AnswerMetrics(registry, prefix)
+        self.activity = Activity()
         self._decisions = Counter(
             f"{prefix}_decisions",
             "Requests decided, by policy, model, arm of the split, and reason.",
@@ -130,6 +132,7 @@ class Telemetry:
     def router_fell_back(self, reason: Reason) -> None:
         """A router's fallback was asked in its place."""
         self._router_failures.labels(reason.value, "fallback").inc()
+        self.activity.fault("router", f"{reason.value}, fallback asked")
 
     def shadow_router_said(self, decided: Verdict, shadow: Verdict) -> None:
         """The shadow router answered what the router in charge had answered."""
@@ -172,11 +175,13 @@ class Telemetry:
     def unknown_message(self) -> None:
         """Envoy sent a kind of message that this version does not know."""
         self._stream_errors.labels("unknown_message").inc()
+        self.activity.fault("stream", "unknown_message")
         log.event(logging.WARNING, "unknown_message")
 
     def copy_dropped(self, model: str) -> None:
         """A copy was not sent. `model` is empty for one that the configuration does not know."""
         self._dropped_copies.labels(model).inc()
+        self.activity.fault("copy dropped", model)
         log.event(logging.WARNING, "copy_dropped", model=model)
 
     def attempted(self, request: Decide, snapshot: Snapshot, *, is_refused: bool) -> None:
@@ -187,6 +192,7 @@ class Telemetry:
         )
         outcome = "refused" if is_refused else "tried"
         self._attempts.labels(left, "left").inc()
+        self.activity.fault("failover", left)
         self._attempts.labels(target, outcome).inc()
         log.event(
             logging.WARNING,
@@ -200,6 +206,7 @@ class Telemetry:
     def bug(self, error: Exception, request_id: str) -> None:
         """An exception nobody expected. Its text could quote a message, so only its place is logged."""
         self._stream_errors.labels("bug").inc()
+        self.activity.fault("stream", "bug")
         frames = traceback.extract_tb(error.__traceback__)
         log.event(
             logging.ERROR,
@@ -225,13 +232,15 @@ class Telemetry:
             self._shadows.labels(policy, decision.shadow.target.name).inc()
         if outcome.refused is not None:
             self.answers.copy_refused(policy, *outcome.refused)
+        score = _score(outcome)
+        self.activity.decided(request.headers.request_id, policy, score, outcome)
         log.event(
             logging.WARNING if reason.is_fallback else logging.DEBUG,
             "decided",
             request_id=request.headers.request_id,
             reason=reason.value,
             policy=policy,
-            score=_score(outcome),
+            score=score,
             model=model,
             cluster=decision.cluster,
             arm=decision.arm,
