@@ -156,8 +156,8 @@ async def serve(loaded: Loaded) -> None:
         telemetry,
         is_ready=lambda: not stopping.is_set(),
         shadows=recent.shown,
-        rollouts=controller,
-        token=configuration.admin_token,
+        rollouts=lambda: controller,
+        token=lambda: configuration.admin_token,
         current=lambda: store.current().snapshot,
         explainer=lambda body, dialect, session: explain_live(store.current(), body, dialect, session),
     )

@@ -30,8 +30,8 @@ class AdminServer:
         telemetry: Telemetry,
         is_ready: Callable[[], bool],
         shadows: Callable[[], Mapping[str, object]] = dict,
-        rollouts: RolloutControl | None = None,
-        token: Secret | None = None,
+        rollouts: Callable[[], RolloutControl | None] = lambda: None,
+        token: Callable[[], Secret | None] = lambda: None,
         current: Callable[[], Snapshot] | None = None,
         explainer: Explainer | None = None,
     ) -> None:

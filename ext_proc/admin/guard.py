@@ -12,7 +12,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -27,16 +27,16 @@ FOR_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class Guard:
-    """The rules for one admin address. `token` None: the file has none."""
+    """The rules for one admin address. `token` gives the one in force; None: the file has none."""
 
-    def __init__(self, address: Address, token: Secret | None) -> None:
+    def __init__(self, address: Address, token: Callable[[], Secret | None]) -> None:
         self._token = token
         self._is_loopback = _is_loopback(address.host)
 
     @property
     def changes(self) -> Literal["token", "free", "off"]:
         """What a change needs: a token, nothing on this machine, or it is not possible here."""
-        if self._token is not None:
+        if self._token() is not None:
             return "token"
         return "free" if self._is_loopback else "off"
 
@@ -53,9 +53,10 @@ class Guard:
 
     def check_change(self, request: web.Request) -> None:
         """Errors: an HTTP error for whoever may change nothing."""
-        if self._token is not None:
+        token = self._token()
+        if token is not None:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            is_right = hmac.compare_digest(given.strip().encode(), self._token.reveal().encode())
+            is_right = hmac.compare_digest(given.strip().encode(), token.reveal().encode())
             if scheme.lower() != "bearer" or not is_right:
                 text = "this needs admin.token as a bearer token"
                 raise error(web.HTTPUnauthorized, text, {"www-authenticate": "Bearer"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -19,9 +19,9 @@ MAX_BY_CHARS = 128
 
 
 class RolloutRoutes:
-    """`control` is None where no rollout is declared."""
+    """`control` gives None where no rollout is declared."""
 
-    def __init__(self, control: RolloutControl | None, guard: Guard) -> None:
+    def __init__(self, control: Callable[[], RolloutControl | None], guard: Guard) -> None:
         self._control = control
         self._guard = guard
 
@@ -34,10 +34,11 @@ class RolloutRoutes:
         ]
 
     async def _all(self, _: web.Request) -> web.Response:
-        if self._control is None:
+        control = self._control()
+        if control is None:
             return _answer(200, {"replica": None, "rollouts": []})
-        reports = [self._control.report(policy) for policy in self._control.policies()]
-        return _answer(200, {"replica": self._control.replica(), "rollouts": reports})
+        reports = [control.report(policy) for policy in control.policies()]
+        return _answer(200, {"replica": control.replica(), "rollouts": reports})
 
     async def _one(self, request: web.Request) -> web.Response:
         control, policy = self._found(request)
@@ -74,10 +75,10 @@ class RolloutRoutes:
         return _answer(status, {"result": result, "replica": control.replica(), **control.report(policy)})
 
     def _found(self, request: web.Request) -> tuple[RolloutControl, str]:
-        policy = request.match_info["policy"]
-        if self._control is None or policy not in self._control.policies():
+        control, policy = self._control(), request.match_info["policy"]
+        if control is None or policy not in control.policies():
             raise error(web.HTTPNotFound, f'no rollout of a policy "{policy[:128]}" is declared')
-        return self._control, policy
+        return control, policy
 
 
 async def _fields(request: web.Request) -> Mapping[str, Any]:

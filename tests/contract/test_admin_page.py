@@ -106,7 +106,7 @@ async def an_admin(token: str | None = None, host: str = "127.0.0.1") -> AsyncIt
         Address(host, 0),
         telemetry,
         is_ready=lambda: True,
-        token=Secret(token) if token else None,
+        token=lambda: Secret(token) if token else None,
         current=lambda: SNAPSHOT,
         explainer=explainer,
     )

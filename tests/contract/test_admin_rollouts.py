@@ -51,8 +51,8 @@ async def an_admin(file: Path, token: str | None = None, host: str = "127.0.0.1"
         Address(host, 0),
         Telemetry(),
         is_ready=lambda: True,
-        rollouts=replica.controller,
-        token=Secret(token) if token else None,
+        rollouts=lambda: replica.controller,
+        token=lambda: Secret(token) if token else None,
     )
     await replica.controller.start()
     port = await server.start()
