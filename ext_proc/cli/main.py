@@ -167,7 +167,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if any(not problem.is_warning for problem in problems):
         return EXIT_BAD_CONFIG
     print(f"{arguments.file}: ok")
-    for line in asyncio.run(app.standings(_load(arguments).configuration)):
+    for line in asyncio.run(app.standings(_load(arguments).configuration.rollouts)):
         print(line)
     return EXIT_OK
 

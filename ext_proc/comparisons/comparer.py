@@ -36,6 +36,7 @@ class Comparer:
         similarity: Similarity | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._settings = settings
         self._table = PairTable(settings.max_pairs, settings.pair_timeout_s)
         self._telemetry = telemetry
         self._sinks = tuple(sinks)
@@ -49,6 +50,21 @@ class Comparer:
     def start(self) -> None:
         """Begin to let go of expired answers. Needs a running loop."""
         self._sweeper = spawn(self._sweep(), "comparison sweep")
+
+    def configure(self, settings: ComparisonSettings) -> None:
+        """Compare by other settings from now on. Answers that wait for their counterparts still meet them."""
+        self._table.configure(settings.max_pairs, settings.pair_timeout_s)
+        if settings.samples != self._settings.samples:
+            self._samples = Samples(settings.samples) if settings.samples is not None else None
+        if settings.judge is None:
+            if self._judge is not None:
+                spawn(self._judge.close(), "judge's end")
+            self._judge = None
+        elif self._judge is None:
+            self._judge = Judge(settings.judge)
+        else:
+            self._judge.configure(settings.judge)
+        self._settings = settings
 
     def answered(self, answer: Answer) -> None:
         """Take one answer; compare what it completes a pair with."""

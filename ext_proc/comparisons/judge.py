@@ -30,6 +30,12 @@ class Judge:
         self._waiting = 0
         self._session: aiohttp.ClientSession | None = None
 
+    def configure(self, settings: JudgeSettings) -> None:
+        """Ask by other settings from now on. Questions on their way go on by those they began with."""
+        if settings.max_concurrent != self._settings.max_concurrent:
+            self._slots = asyncio.Semaphore(settings.max_concurrent)
+        self._settings = settings
+
     async def prefer(self, question: str, primary: str, shadow: str) -> Preference | None:
         """Whom the judge prefers. None when it is not asked, is late, fails, or says nothing clear."""
         settings = self._settings
@@ -55,9 +61,12 @@ class Judge:
         credential = settings.credential
         headers = {credential.header: credential.value.reveal()} if credential else {}
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=settings.timeout_s))
+            self._session = aiohttp.ClientSession()
+        timeout = aiohttp.ClientTimeout(total=settings.timeout_s)
         try:
-            async with self._session.post(settings.url, json=body, headers=headers) as answer:
+            async with self._session.post(
+                settings.url, json=body, headers=headers, timeout=timeout
+            ) as answer:
                 if answer.status != 200:
                     return None
                 data = await answer.content.read(_MAX_ANSWER_BYTES)

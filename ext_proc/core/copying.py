@@ -42,6 +42,15 @@ class CopyBounds:
         """Copies without an answer yet."""
         return len(self._owners)
 
+    def configure(self, limit_s: float, shadows: frozenset[tuple[str, str]]) -> None:
+        """Take another configuration's limit and shadows, each a policy and a target.
+
+        Copies on their way keep their slots; nothing stays of a shadow that is gone and has none.
+        """
+        self._limit_s = limit_s
+        for key in [key for key, use in self._uses.items() if key not in shadows and not use.slots]:
+            del self._uses[key]
+
     def admit(
         self,
         policy: str,

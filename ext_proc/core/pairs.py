@@ -45,6 +45,10 @@ class PairTable:
         self._meetings: OrderedDict[str, _Meeting] = OrderedDict()
         self._missed: dict[Missed, int] = dict.fromkeys(Missed, 0)
 
+    def configure(self, max_pairs: int, timeout_s: float) -> None:
+        """Take other bounds. What waits already does so for as long as it was to."""
+        self._max_pairs, self._timeout_s = max_pairs, timeout_s
+
     def __len__(self) -> int:
         return len(self._meetings)
 

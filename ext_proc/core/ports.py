@@ -19,6 +19,9 @@ class Router(Protocol):
     async def prepare(self, policies: tuple[Policy, ...]) -> None:
         """Do whatever is done once per configuration, such as encoding the policies."""
 
+    async def forget(self, policies: tuple[Policy, ...]) -> None:
+        """Let go of what was prepared for these: no configuration has them any more."""
+
     async def score(self, messages: tuple[Message, ...], policies: tuple[Policy, ...]) -> Scores:
         """Score a conversation whose last user message wants an answer.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ext_proc.core.errors import Reason, RouterError
 from ext_proc.core.ports import Router
-from ext_proc.core.settings import CausalLmSettings, RouterSettings
+from ext_proc.core.settings import CausalLmSettings, MemorySettings, RouterSettings
 from ext_proc.router.embedded import EmbeddedRouter
 from ext_proc.router.endpoint import EndpointRouter
 from ext_proc.router.engine_socket import EngineClient
@@ -30,6 +31,16 @@ def build_router(
         fallback = EmbeddedRouter() if settings.endpoint.fallback == "embedded" else None
         return EndpointRouter(settings.endpoint, settings.deadline_s, fallback, fell_back)
     raise RouterError(Reason.ROUTER_ERROR, f"there is no router of type {settings.type!r}")
+
+
+def is_made_alike(one: RouterSettings, other: RouterSettings) -> bool:
+    """Whether two settings make the same router: they may differ in what is done around it."""
+    return _made_of(one) == _made_of(other)
+
+
+def _made_of(settings: RouterSettings) -> RouterSettings:
+    deadline_s = settings.deadline_s if settings.endpoint is not None else 0.0
+    return replace(settings, cache=MemorySettings(size=0, ttl_s=0), deadline_s=deadline_s)
 
 
 def build_causal_lm(settings: CausalLmSettings, max_queue: int) -> Router:

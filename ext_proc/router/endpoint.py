@@ -63,6 +63,10 @@ class EndpointRouter:
         if self._fallback is not None:
             await self._fallback.prepare(policies)
 
+    async def forget(self, policies: tuple[Policy, ...]) -> None:
+        if self._fallback is not None:
+            await self._fallback.forget(policies)
+
     async def score(self, messages: tuple[Message, ...], policies: tuple[Policy, ...]) -> Scores:
         """Ask the server, or else the fallback. Errors: RouterError, the server's without a fallback."""
         body = request_body(self._settings, messages, policies)

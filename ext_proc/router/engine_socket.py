@@ -104,7 +104,8 @@ class EngineServer:
                     self._prepared[key] = known
         self._prepared.move_to_end(key)
         while len(self._prepared) > _KEPT_SETS:
-            self._prepared.popitem(last=False)
+            _, unused = self._prepared.popitem(last=False)
+            await self._router.forget(unused)
         return known
 
 
@@ -114,20 +115,25 @@ class EngineClient:
     def __init__(self, socket: str) -> None:
         self._path = socket
         self._session: aiohttp.ClientSession | None = None
-        self._prepared: tuple[tuple[Policy, ...], orjson.Fragment] = (), orjson.Fragment(b"[]")
+        self._prepared: dict[int, tuple[tuple[Policy, ...], orjson.Fragment]] = {}
 
     async def prepare(self, policies: tuple[Policy, ...]) -> None:
-        self._prepared = policies, orjson.Fragment(orjson.dumps(_plain(policies)))
-        await self._post("prepare", {"policies": self._prepared[1]})
+        written = orjson.Fragment(orjson.dumps(_plain(policies)))
+        # By identity, as routers do; the entry keeps the policies alive, so their id stays their own.
+        self._prepared[id(policies)] = policies, written
+        await self._post("prepare", {"policies": written})
+
+    async def forget(self, policies: tuple[Policy, ...]) -> None:
+        # The engine lets go of what nobody asks about by itself.
+        self._prepared.pop(id(policies), None)
 
     async def score(self, messages: tuple[Message, ...], policies: tuple[Policy, ...]) -> Scores:
         """Errors: RouterError: ROUTER_UNREACHABLE without an engine, otherwise what the engine met."""
-        known, written = self._prepared
-        are_prepared = policies is known
+        known = self._prepared.get(id(policies))
         asked = {
             "messages": [[message.role, message.text] for message in messages],
-            "policies": written if are_prepared else _plain(policies),
-            "are_prepared": are_prepared,
+            "policies": known[1] if known else _plain(policies),
+            "are_prepared": known is not None,
         }
         answer = await self._post("score", asked)
         try:

@@ -47,6 +47,7 @@ class ShadowedAsker:
         self._patience_s = patience_s
         self._policies: tuple[Policy, ...] = ()
         self._preparing: asyncio.Task[None] | None = None
+        self._comparing: set[asyncio.Task[None]] = set()
 
     async def prepare(self, policies: tuple[Policy, ...]) -> None:
         """Prepare both. Errors: RouterError of the router in charge; the other's are logged."""
@@ -58,13 +59,15 @@ class ShadowedAsker:
         """Ask the router in charge. Never raises, and never waits for the other."""
         verdict = await self._asker.ask(messages, policies)
         if policies is self._policies and verdict.failure is None and self._is_sampled(messages):
-            spawn(self._compare(messages, policies, verdict), "shadow router")
+            task = spawn(self._compare(messages, policies, verdict), "shadow router")
+            self._comparing.add(task)
+            task.add_done_callback(self._comparing.discard)
         return verdict
 
     async def close(self) -> None:
         """Close both. No call follows."""
-        if self._preparing is not None:
-            self._preparing.cancel()
+        for task in [*self._comparing, *([self._preparing] if self._preparing else [])]:
+            task.cancel()
         await self._shadow.close()
         await self._asker.close()
 

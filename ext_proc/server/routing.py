@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import monotonic, perf_counter
 
 from ext_proc.core import affinity, encodings, parse, rewrite
@@ -16,6 +16,7 @@ from ext_proc.core.ports import Asker, Kept, Recorder, Sessions
 from ext_proc.core.rewrite import Mutation
 from ext_proc.core.settings import ComparisonSettings
 from ext_proc.core.types import Caller, CopyRefusal, Decision, LlmCall, Outcome, Shadow, Snapshot, Verdict
+from ext_proc.server.in_use import InUse
 
 _COMPARISON = ComparisonSettings()
 
@@ -25,6 +26,7 @@ class Live:
     """What a stream takes once and keeps: the configuration in force, and the router that knows it.
 
     `sessions` None: nothing is remembered of a session. `recorder` None: no decision is written down.
+    `in_use` counts the streams that have this asker.
     """
 
     snapshot: Snapshot
@@ -33,6 +35,7 @@ class Live:
     comparison: ComparisonSettings = _COMPARISON
     sessions: Sessions | None = None
     recorder: Recorder | None = None
+    in_use: InUse = field(default_factory=InUse)
 
 
 async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tuple[Mutation, Outcome]:

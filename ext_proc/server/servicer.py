@@ -40,6 +40,7 @@ class Servicer:
         live = self._current()
         metadata = dict(context.invocation_metadata())
         self._telemetry.stream_opened()
+        live.in_use.begin()
         try:
             role = metadata.get(headers.ROLE)
             if role == headers.ROLE_SHADOW:
@@ -52,6 +53,7 @@ class Servicer:
             else:
                 await self._serve(context, Exchange(), lambda request: self._decide(live, request))
         finally:
+            live.in_use.end()
             self._telemetry.stream_closed()
 
     async def _serve(

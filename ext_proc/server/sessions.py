@@ -19,6 +19,12 @@ class MemorySessions:
         self._clock = clock
         self._kept: OrderedDict[bytes, tuple[float, Kept]] = OrderedDict()
 
+    def configure(self, settings: MemorySettings) -> None:
+        """Take other bounds. What is remembered stays, as far as it fits in."""
+        self._settings = settings
+        while len(self._kept) > settings.size:
+            self._kept.popitem(last=False)
+
     def recall(self, key: bytes) -> Kept | None:
         key = _digest(key)
         entry = self._kept.get(key)

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from ext_proc.core import affinity, record
+from ext_proc.core.ports import Recorder
 from ext_proc.core.redact import redact
 from ext_proc.core.settings import RecordSettings
 from ext_proc.core.types import Caller, Decision, LlmCall, Message, Policy, Snapshot, Verdict
@@ -32,7 +33,20 @@ NotRecorded = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
+class _Under:
+    """What is recorded of the configuration that decided, and where."""
+
+    settings: RecordSettings
+    policies: tuple[Policy, ...]
+    salt: bytes
+    revision: str
+    policy_set: str
+    set_text: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Entry:
+    under: _Under
     time: float
     caller: Caller
     session: bytes
@@ -43,23 +57,98 @@ class _Entry:
 
 
 class Recording:
-    """Implements `core.ports.Recorder`. What it keeps on disk is the newest, within `max_bytes`.
+    """Writes the decisions of all configurations, each where its own says.
 
-    The file turns into `PATH.1` when it has half of that. A disk that fails costs the record, never a
-    request: the next decision is tried again.
+    What is kept on disk is the newest, within `max_bytes`: the file turns into `PATH.1` when it has half of
+    that. A disk that fails costs the record, never a request: the next decision is tried again. The thread
+    begins with the first configuration that wants a record.
     """
 
-    def __init__(self, settings: RecordSettings, snapshot: Snapshot, not_recorded: NotRecorded) -> None:
-        self._settings = settings
-        self._path = Path(settings.path)
-        self._policies, self._salt, self._revision = snapshot.policies, snapshot.salt, snapshot.revision
-        self._policy_set, self._set_text = record.policy_set_of(snapshot.policies)
+    def __init__(self, not_recorded: NotRecorded) -> None:
         self._not_recorded = not_recorded
         self._queue: queue.Queue[_Entry | None] = queue.Queue(MAX_WAITING)
+        self._path = Path()
         self._file: int | None = None
         self._failing = False
-        self._thread = threading.Thread(target=self._run, name="decision-recording", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def under(self, settings: RecordSettings, snapshot: Snapshot) -> Recorder:
+        """What records the decisions of one configuration."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="decision-recording", daemon=True)
+            self._thread.start()
+        policy_set, set_text = record.policy_set_of(snapshot.policies)
+        under = _Under(settings, snapshot.policies, snapshot.salt, snapshot.revision, policy_set, set_text)
+        return _Recorder(self, under)
+
+    def close(self) -> None:
+        """Write what waits, for a while, and end."""
+        if self._thread is None:
+            return
+        try:
+            self._queue.put(None, timeout=CLOSE_S)
+        except queue.Full:
+            return
+        self._thread.join(CLOSE_S)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a file is."""
+        return self._file is not None
+
+    def take(self, entry: _Entry) -> None:
+        """Have a decision written. Never raises, never waits."""
+        try:
+            self._queue.put_nowait(entry)
+        except queue.Full:
+            self._not_recorded("too_many_waiting", "")
+
+    def _run(self) -> None:
+        while (entry := self._queue.get()) is not None:
+            try:
+                line = orjson.dumps(_row(entry), option=orjson.OPT_APPEND_NEWLINE)
+                self._write(line, entry.under)
+                self._failing = False
+            except Exception as error:  # noqa: BLE001 - a text may have any form, a disk any fault
+                self._close_file()
+                self._not_recorded("failed", "" if self._failing else type(error).__name__)
+                self._failing = True
+        self._close_file()
+
+    def _write(self, line: bytes, under: _Under) -> None:
+        half = under.settings.max_bytes // 2
+        if len(line) > half:
+            raise ValueError("longer than the file may be")
+        if Path(under.settings.path) != self._path:
+            self._close_file()
+            self._path = Path(under.settings.path)
+        _write_policy_set(self._path.parent, under)
+        if self._file is None:
+            self._file = self._open()
+        if os.fstat(self._file).st_size + len(line) > half:
+            self._close_file()
+            self._path.replace(f"{self._path}.1")
+            self._file = self._open()
+        written = 0
+        while written < len(line):
+            written += os.write(self._file, line[written:])
+
+    def _open(self) -> int:
+        # What users wrote is for nobody else's eyes.
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class _Recorder:
+    """Implements `core.ports.Recorder` for one configuration."""
+
+    def __init__(self, recording: Recording, under: _Under) -> None:
+        self._recording = recording
+        self._under = under
 
     def record(
         self,
@@ -72,78 +161,38 @@ class Recording:
         """Take one decision. Never raises, never waits."""
         messages = record.read_by_router(call.messages)
         session = affinity.session_key(call, caller)
-        entry = _Entry(time.time(), caller, session, messages, policies, verdict, decision)
-        try:
-            self._queue.put_nowait(entry)
-        except queue.Full:
-            self._not_recorded("too_many_waiting", "")
+        self._recording.take(
+            _Entry(self._under, time.time(), caller, session, messages, policies, verdict, decision)
+        )
 
-    def close(self) -> None:
-        """Write what waits, for a while, and end."""
-        try:
-            self._queue.put(None, timeout=CLOSE_S)
-        except queue.Full:
-            return
-        self._thread.join(CLOSE_S)
 
-    def _run(self) -> None:
-        while (entry := self._queue.get()) is not None:
-            try:
-                self._write(orjson.dumps(self._row(entry), option=orjson.OPT_APPEND_NEWLINE))
-                self._failing = False
-            except Exception as error:  # noqa: BLE001 - a text may have any form, a disk any fault
-                self._close_file()
-                self._not_recorded("failed", "" if self._failing else type(error).__name__)
-                self._failing = True
-        self._close_file()
+def _row(entry: _Entry) -> dict[str, Any]:
+    under = entry.under
+    clean = redact if under.settings.redact else str
+    # Ids of clients may say who they are: what is kept only tells conversations apart.
+    conversation = blake2b(entry.session, digest_size=8, key=under.salt).hexdigest()
+    own: dict[str, Any] = {"policy_set": under.policy_set}
+    if entry.policies is not under.policies:
+        own = {"policies": record.policies_of(entry.policies)}
+    decided = record.decided_of(entry.verdict)
+    decided |= {"reason": entry.decision.reason.value, "target": entry.decision.target.name}
+    return {
+        "id": entry.caller.request_id,
+        "time": round(entry.time, 3),
+        "conversation_id": conversation,
+        "revision": under.revision,
+        **own,
+        "messages": [
+            # Half a surrogate pair is no text that could be written.
+            {"role": message.role, "content": clean(message.text).encode("utf-8", "replace").decode()}
+            for message in entry.messages
+        ],
+        "decided": decided,
+    }
 
-    def _row(self, entry: _Entry) -> dict[str, Any]:
-        clean = redact if self._settings.redact else str
-        # Ids of clients may say who they are: what is kept only tells conversations apart.
-        conversation = blake2b(entry.session, digest_size=8, key=self._salt).hexdigest()
-        own: dict[str, Any] = {"policy_set": self._policy_set}
-        if entry.policies is not self._policies:
-            own = {"policies": record.policies_of(entry.policies)}
-        decided = record.decided_of(entry.verdict)
-        decided |= {"reason": entry.decision.reason.value, "target": entry.decision.target.name}
-        return {
-            "id": entry.caller.request_id,
-            "time": round(entry.time, 3),
-            "conversation_id": conversation,
-            "revision": self._revision,
-            **own,
-            "messages": [
-                # Half a surrogate pair is no text that could be written.
-                {"role": message.role, "content": clean(message.text).encode("utf-8", "replace").decode()}
-                for message in entry.messages
-            ],
-            "decided": decided,
-        }
 
-    def _write(self, line: bytes) -> None:
-        half = self._settings.max_bytes // 2
-        if len(line) > half:
-            raise ValueError("longer than the file may be")
-        if self._file is None:
-            self._file = self._open()
-        if os.fstat(self._file).st_size + len(line) > half:
-            self._close_file()
-            self._path.replace(f"{self._path}.1")
-            self._file = self._open()
-        written = 0
-        while written < len(line):
-            written += os.write(self._file, line[written:])
-
-    def _open(self) -> int:
-        folder = self._path.parent / "policy_sets"
-        folder.mkdir(parents=True, exist_ok=True)
-        policy_set = folder / f"{self._policy_set}.yaml"
-        if not policy_set.exists():
-            policy_set.write_text(self._set_text, encoding="utf-8")
-        # What users wrote is for nobody else's eyes.
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-
-    def _close_file(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+def _write_policy_set(folder: Path, under: _Under) -> None:
+    file = folder / "policy_sets" / f"{under.policy_set}.yaml"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(under.set_text, encoding="utf-8")

@@ -64,6 +64,10 @@ class Engine:
         while len(self._prefixes) > _KEPT_PREFIXES:
             self._prefixes.popitem(last=False)
 
+    def forget(self, asked: Asked) -> None:
+        """Free the KV cache of a configuration's constant half."""
+        self._prefixes.pop(asked.prefix, None)
+
     @torch.inference_mode()
     def answer(self, prompts: Sequence[Sequence[int]], asked: Asked) -> list[Answered]:
         """Answer several prompts for one set of policies in one pass, or in a few if it would be large.

@@ -75,6 +75,13 @@ class CausalLmRouter:
         while len(self._prepared) > _KEPT_SETS:
             self._prepared.popitem(last=False)
 
+    async def forget(self, policies: tuple[Policy, ...]) -> None:
+        asked = self._prepared.pop(id(policies), None)
+        if asked is None or any(other.prefix == asked.prefix for other in self._prepared.values()):
+            return
+        _, engine = await self._ready()
+        await self._translated(self._batcher.run_alone(lambda: engine.forget(asked)))
+
     async def score(self, messages: tuple[Message, ...], policies: tuple[Policy, ...]) -> Scores:
         """Score a conversation. One without a user's text falls under none of the policies."""
         prompter, _ = await self._ready()

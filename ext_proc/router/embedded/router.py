@@ -53,12 +53,17 @@ class EmbeddedRouter:
         while len(self._prepared) > _KEPT_SETS:
             self._prepared.popitem(last=False)
 
+    async def forget(self, policies: tuple[Policy, ...]) -> None:
+        self._prepared.pop(id(policies), None)
+
     async def score(self, messages: tuple[Message, ...], policies: tuple[Policy, ...]) -> Scores:
         """Score a conversation. One without a user's text falls under none of the policies."""
         turns = choose_turns(messages, self._tuning)
         if not turns:
             return Scores((0.0,) * len(policies), 1.0)
         kept = self._prepared.get(id(policies))
+        if kept:
+            self._prepared.move_to_end(id(policies))
         asked = kept[1] if kept else await self._policy_set(policies)
         conversation = await self._run(Engine.conversation, turns)
         return scoring.score(conversation, asked, self._tuning, self._threshold)

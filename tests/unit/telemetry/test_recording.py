@@ -26,15 +26,26 @@ class Missed(list[tuple[str, str]]):
         self.append((reason, error))
 
 
-def a_recording(path: Path, missed: Missed | None = None, **settings: Any) -> Recording:
-    values = {"redact": True, "max_bytes": 1 << 20} | settings
-    return Recording(
-        RecordSettings(str(path), **values), SNAPSHOT, (Missed() if missed is None else missed).take
-    )
+class UnderOne:
+    """A recording with the recorder of one configuration."""
+
+    def __init__(self, recording: Recording, settings: RecordSettings) -> None:
+        self.recorder = recording.under(settings, SNAPSHOT)
+        self.close = recording.close
+
+
+def settings_at(path: Path, **changes: Any) -> RecordSettings:
+    values = {"redact": True, "max_bytes": 1 << 20} | changes
+    return RecordSettings(str(path), **values)
+
+
+def a_recording(path: Path, missed: Missed | None = None, **changes: Any) -> UnderOne:
+    recording = Recording((Missed() if missed is None else missed).take)
+    return UnderOne(recording, settings_at(path, **changes))
 
 
 def record(
-    recording: Recording,
+    recording: UnderOne,
     text: str = "fix my code",
     verdict: Verdict = VERDICT,
     policies: tuple[Policy, ...] = SNAPSHOT.policies,
@@ -48,7 +59,7 @@ def record(
     )
     call, caller = LlmCall(Dialect.CHAT_COMPLETIONS, "m", messages), Caller("r-1", "jane's session")
     question = Question(call, policies, SNAPSHOT.routes)
-    recording.record(call, policies, verdict, decide(SNAPSHOT, question, verdict, caller), caller)
+    recording.recorder.record(call, policies, verdict, decide(SNAPSHOT, question, verdict, caller), caller)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -135,3 +146,13 @@ def test_half_a_character_is_written_as_a_question_mark(tmp_path: Path) -> None:
     record(recording, "\ud83d")
     recording.close()
     assert rows(path)[0]["messages"][-1]["content"] == "?"
+
+
+def test_each_decision_is_written_where_its_own_configuration_says(tmp_path: Path) -> None:
+    recording = Recording(Missed().take)
+    first, other = (UnderOne(recording, settings_at(tmp_path / name)) for name in ("one", "other"))
+    for under in (first, other, first):
+        record(under)
+    recording.close()
+    assert (len(rows(tmp_path / "one")), len(rows(tmp_path / "other"))) == (2, 1)
+    assert not recording.is_open

@@ -1,0 +1,57 @@
+"""What of a file only a restart puts in force."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+
+from ext_proc.core.rollout_settings import RolloutSettings
+from ext_proc.core.settings import Address, Configuration, ServerSettings
+
+_KEYS = {"drain_s": "drain", "lease_s": "lease"}
+"""What fields are called in the file, where it is not as here."""
+
+
+def held(
+    old: Configuration, new: Configuration, *, with_store: bool
+) -> tuple[Configuration, tuple[str, ...]]:
+    """The new configuration with what only a restart changes as it was, and the keys that differ in it.
+
+    `with_store`: the rollouts' store is open.
+    """
+    limit = old.envoy.body_limit_bytes
+    kept = replace(
+        new,
+        server=old.server,
+        admin=old.admin,
+        envoy=replace(new.envoy, body_limit_bytes=limit),
+    )
+    keys = [*_differences("server", old.server, new.server), *_addresses("admin", old.admin, new.admin)]
+    if new.envoy.body_limit_bytes != limit:
+        keys.append("envoy.body_limit")
+    if with_store:
+        kept = replace(kept, rollouts=_with_store_of(old.rollouts, new.rollouts))
+        for name in ("store", "namespace", "lease_s"):
+            if getattr(old.rollouts, name) != getattr(new.rollouts, name):
+                keys.append(f"rollouts.{_KEYS.get(name, name)}")
+    return kept, tuple(keys)
+
+
+def _with_store_of(old: RolloutSettings, new: RolloutSettings) -> RolloutSettings:
+    return replace(new, store=old.store, namespace=old.namespace, lease_s=old.lease_s)
+
+
+def _differences(section: str, old: ServerSettings, new: ServerSettings) -> Iterator[str]:
+    for field in fields(old):
+        one, other = getattr(old, field.name), getattr(new, field.name)
+        if isinstance(one, Address) and isinstance(other, Address):
+            yield from _addresses(section, one, other)
+        elif one != other:
+            yield f"{section}.{_KEYS.get(field.name, field.name)}"
+
+
+def _addresses(section: str, old: Address, new: Address) -> Iterator[str]:
+    if old.host != new.host:
+        yield f"{section}.address"
+    if old.port != new.port:
+        yield f"{section}.port"

@@ -1,0 +1,143 @@
+"""The routers of one configuration after the other: what stays the same is handed on, the rest let go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+from ext_proc.core.errors import Reason, RouterError
+from ext_proc.core.settings import Configuration, RouterSettings, ShadowRouterSettings
+from ext_proc.core.types import Policy
+from ext_proc.router.ask import RouterAsker
+from ext_proc.router.build import build_router, is_made_alike
+from ext_proc.router.shadow import ShadowedAsker
+from ext_proc.router.shared import SharedRouter
+from ext_proc.server.in_use import InUse
+from ext_proc.server.routing import Live
+from ext_proc.server.sessions import MemorySessions
+from ext_proc.telemetry import Telemetry, log
+from ext_proc.telemetry.tasks import spawn
+
+Asker = RouterAsker | ShadowedAsker
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A router that has seen its policies, and what it was made from. `policies` are those it knows it by."""
+
+    settings: RouterSettings
+    shadow: ShadowRouterSettings | None
+    policies: tuple[Policy, ...]
+    asker: Asker
+    router: SharedRouter
+    shadow_router: SharedRouter | None
+    in_use: InUse = field(default_factory=InUse)
+
+
+class Routers:
+    """Makes a configuration's router, from the one in force where it can.
+
+    With equal policies and settings everything stays, the verdicts it keeps too. With other policies a
+    router that is made alike stays, with its weights, connections and breaker. Whatever is replaced is closed
+    when the last stream that began with it has ended. Without telemetry nobody is told of a shadow router, so
+    there is none.
+    """
+
+    def __init__(self, telemetry: Telemetry | None = None) -> None:
+        self._telemetry = telemetry
+        self._current: Ready | None = None
+        self._held: set[InUse] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def held(self) -> int:
+        """Routers that were replaced and that a stream still has."""
+        return len(self._held)
+
+    async def build(self, configuration: Configuration) -> Ready:
+        """A router that is ready for the first request; nothing is in force yet.
+
+        Errors: RouterError, but not for a router elsewhere that is down now: it may come back.
+        """
+        old = self._current
+        settings, policies = configuration.router, configuration.snapshot.policies
+        shadow = configuration.shadow_router if self._telemetry else None
+        if old is not None and (old.settings, old.shadow, old.policies) == (settings, shadow, policies):
+            return old
+        ready = self._made(settings, shadow, policies)
+        try:
+            if policies:
+                await _prepare(ready.asker, policies)
+        except BaseException:
+            await ready.asker.close()
+            raise
+        return ready
+
+    def put_in_force(self, ready: Ready) -> None:
+        """No stream takes the one before any more."""
+        old, self._current = self._current, ready
+        if old is None or old is ready:
+            return
+        self._held.add(old.in_use)
+        old.in_use.replaced(lambda: self._let_go(old))
+
+    async def close(self) -> None:
+        """Free them all. No stream is left."""
+        if self._current is not None:
+            await self._current.asker.close()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def _let_go(self, old: Ready) -> None:
+        self._held.discard(old.in_use)
+        task = spawn(old.asker.close(), "replaced router's end")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _made(
+        self, settings: RouterSettings, shadow: ShadowRouterSettings | None, policies: tuple[Policy, ...]
+    ) -> Ready:
+        telemetry, old = self._telemetry, self._current
+        if old is not None and is_made_alike(old.settings, settings):
+            router = old.router.shared()
+        elif telemetry is not None:
+            router = SharedRouter(build_router(settings, telemetry.router_fell_back))
+        else:
+            router = SharedRouter(build_router(settings))
+        if telemetry is None:
+            return Ready(settings, None, policies, RouterAsker(router, settings), router, None)
+        asker = RouterAsker(router, settings, telemetry.question, telemetry.router_failed)
+        if shadow is None:
+            return Ready(settings, None, policies, asker, router, None)
+        if (
+            old is not None
+            and old.shadow_router
+            and old.shadow
+            and is_made_alike(old.shadow.router, shadow.router)
+        ):
+            other = old.shadow_router.shared()
+        else:
+            other = SharedRouter(build_router(shadow.router))
+        both = ShadowedAsker(
+            asker, RouterAsker(other, shadow.router), shadow.percent_per_10k, telemetry.shadow_router_said
+        )
+        return Ready(settings, shadow, policies, both, router, other)
+
+
+async def build_live(configuration: Configuration) -> tuple[Live, Asker]:
+    """A configuration with its router, for a command that asks once. Whoever calls closes the router."""
+    ready = await Routers().build(configuration)
+    sessions = MemorySessions(configuration.sessions) if configuration.sessions.size else None
+    limit = configuration.envoy.body_limit_bytes
+    live = Live(configuration.snapshot, ready.asker, limit, configuration.comparison, sessions)
+    return live, ready.asker
+
+
+async def _prepare(asker: Asker, policies: tuple[Policy, ...]) -> None:
+    """Errors: RouterError, but not for a router elsewhere that is down now: it may come back."""
+    try:
+        await asker.prepare(policies)
+    except RouterError as error:
+        if error.reason is not Reason.ROUTER_UNREACHABLE:
+            raise
+        log.event(logging.WARNING, "router_unreachable", problem=str(error))

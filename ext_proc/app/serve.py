@@ -1,0 +1,63 @@
+"""A server's life: begin, answer, drain, end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from ext_proc.admin.app import AdminServer
+from ext_proc.app.serving import Serving
+from ext_proc.config.load import Loaded
+from ext_proc.server.breaks import BreakLog
+from ext_proc.server.grpc_server import GrpcServer
+from ext_proc.telemetry import log
+
+
+async def serve(loaded: Loaded) -> None:
+    """Serve until SIGTERM or SIGINT, then drain: the order is that of a load balancer's trust.
+
+    First not ready, so that nobody sends more; then the streams in flight; then the rest.
+    """
+    configuration = loaded.configuration
+    for warning in loaded.warnings:
+        log.event(logging.WARNING, "config", problem=str(warning))
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    serving = Serving(configuration)
+    await serving.begin()
+    grpc_server = GrpcServer(
+        serving.servicer(),
+        BreakLog(serving.observing),
+        configuration.server,
+        configuration.envoy.body_limit_bytes,
+    )
+    admin = AdminServer(
+        configuration.admin,
+        serving.telemetry,
+        is_ready=lambda: not stopping.is_set(),
+        shadows=serving.recent.shown,
+        rollouts=lambda: serving.rollouts.controller,
+        token=serving.admin_token,
+        current=lambda: serving.live.snapshot,
+        explainer=serving.explain,
+    )
+    grpc_port = await grpc_server.start()
+    admin_port = await admin.start()
+    log.event(
+        logging.INFO,
+        "serving",
+        grpc=f"{configuration.server.listen.host}:{grpc_port}",
+        admin=f"{configuration.admin.host}:{admin_port}",
+        revision=configuration.snapshot.revision,
+    )
+    try:
+        await stopping.wait()
+        log.event(logging.INFO, "draining", seconds=configuration.server.drain_s)
+    finally:
+        await grpc_server.stop()
+        await admin.stop()
+        await serving.close()
+    log.event(logging.INFO, "stopped")

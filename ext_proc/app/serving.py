@@ -1,0 +1,144 @@
+"""What one server process is made of, and how another configuration comes into force in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ext_proc.app.restart import held
+from ext_proc.app.rollouts import Rollouts
+from ext_proc.app.routers import Routers
+from ext_proc.comparisons import Comparer, RecentComparisons
+from ext_proc.config.store import Store
+from ext_proc.core.copying import CopyBounds
+from ext_proc.core.ports import ComparisonSink, ObservationSink
+from ext_proc.core.settings import Configuration
+from ext_proc.core.split import apply_weights
+from ext_proc.core.types import Dialect, Secret, Snapshot
+from ext_proc.rollouts.controller import Weights
+from ext_proc.router.embedded import EmbeddedSimilarity
+from ext_proc.server.explaining import explain_live
+from ext_proc.server.observing import Observing
+from ext_proc.server.routing import Live
+from ext_proc.server.servicer import Servicer
+from ext_proc.server.sessions import MemorySessions
+from ext_proc.telemetry import Telemetry
+from ext_proc.telemetry.recording import Recording
+
+COPY_MARGIN_S = 10.0
+"""How much longer than Envoy a copy's slot waits for the copy's end, before it is free again."""
+
+
+class Serving:
+    """Made once per process by `begin`; `apply` puts another configuration in force.
+
+    What is here outlives configurations: sessions, comparisons, the bounds of copies, rollouts, metrics.
+    What a stream takes once and keeps is a `Live`, the one thing that is swapped.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.telemetry = telemetry = Telemetry()
+        self.configuration = configuration
+        self.recent = RecentComparisons()
+        self.rollouts = Rollouts(telemetry, self._put_weights)
+        self._routers = Routers(telemetry)
+        self._sessions = MemorySessions(configuration.sessions)
+        self._recording = Recording(telemetry.not_recorded)
+        self._similarity = EmbeddedSimilarity()
+        sinks: list[ComparisonSink] = [telemetry.answers, self.recent, self.rollouts]
+        self._comparer = Comparer(configuration.comparison, telemetry, sinks, self._similarity)
+        observed: list[ObservationSink] = [telemetry.answers, telemetry.activity, self.rollouts]
+        self.observing = Observing(telemetry, observed, self._comparer)
+        self._bounds = CopyBounds(configuration.envoy.request_timeout_s + COPY_MARGIN_S)
+        telemetry.answers.follow_copies(lambda: self._bounds.on_their_way)
+        self._store: Store[Live] | None = None
+
+    async def begin(self) -> None:
+        """Build the router and take over the rollouts, before the first request. Errors: RouterError."""
+        self._comparer.start()
+        await self._put_in_force(self.configuration)
+
+    async def apply(self, new: Configuration) -> tuple[str, ...]:
+        """Put another configuration in force: the keys in it that wait for a restart.
+
+        Streams in flight keep what they have. Errors: RouterError; then everything is as it was.
+        """
+        new, waiting = held(self.configuration, new, with_store=self.rollouts.controller is not None)
+        await self._put_in_force(new)
+        return waiting
+
+    @property
+    def live(self) -> Live:
+        """What a stream would take now."""
+        return self._in_force().current()
+
+    def servicer(self) -> Servicer:
+        """What answers the streams."""
+        return Servicer(self._in_force().current, self.telemetry, self.observing, self._bounds)
+
+    async def explain(self, body: bytes, dialect: Dialect, session: str | None) -> Mapping[str, Any]:
+        """Implements `core.ports.Explainer`."""
+        live = self.live
+        live.in_use.begin()
+        try:
+            return await explain_live(live, body, dialect, session)
+        finally:
+            live.in_use.end()
+
+    def admin_token(self) -> Secret | None:
+        """The one in force."""
+        return self.configuration.admin_token
+
+    async def close(self) -> None:
+        """Stop everything, once no stream is left."""
+        await self.rollouts.close()
+        await self._comparer.close()
+        await self._similarity.close()
+        await self._routers.close()
+        await asyncio.to_thread(self._recording.close)
+
+    async def _put_in_force(self, new: Configuration) -> None:
+        router = await self._routers.build(new)
+        await self.rollouts.begin(new.rollouts)
+        # From here on nothing waits, so no stream sees a part of the one and a part of the other.
+        weights = self.rollouts.configure(new.rollouts)
+        # The router knows its policies by identity.
+        snapshot = apply_weights(replace(new.snapshot, policies=router.policies), weights)
+        self._sessions.configure(new.sessions)
+        self._comparer.configure(new.comparison)
+        self._bounds.configure(new.envoy.request_timeout_s + COPY_MARGIN_S, _copied(snapshot))
+        live = Live(
+            snapshot,
+            router.asker,
+            new.envoy.body_limit_bytes,
+            new.comparison,
+            self._sessions if new.sessions.size else None,
+            self._recording.under(new.record, snapshot) if new.record is not None else None,
+            router.in_use,
+        )
+        if self._store is None:
+            self._store = Store(live)
+        else:
+            self._store.swap(live)
+        self._routers.put_in_force(router)
+        self.configuration = new
+        self.telemetry.configured(snapshot.revision)
+
+    def _in_force(self) -> Store[Live]:
+        if self._store is None:
+            raise RuntimeError("nothing is in force before begin()")
+        return self._store
+
+    def _put_weights(self, weights: Weights) -> None:
+        if self._store is not None:
+            live = self._store.current()
+            self._store.swap(replace(live, snapshot=apply_weights(live.snapshot, weights)))
+
+
+def _copied(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
+    """The policies that have copies, with the target of these."""
+    return frozenset(
+        (name, shadow.target.name) for name, route in snapshot.routes.items() for shadow in route.shadows
+    )
