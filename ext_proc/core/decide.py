@@ -112,6 +112,7 @@ def follow(
         observed=route.observed and assigned is None,
         chain=failover.chain_of_arm(route, arm) if envoy_splits else _chain(snapshot, ranked, route),
         envoy_splits=envoy_splits,
+        inline=snapshot.routes.get(name) is not route,
     )
 
 

@@ -345,7 +345,8 @@ class Decision:
     `chain` begins with the target; None: there is nobody else to try. `arm` is None where no split
     decided, or where its target could not serve the call and another one does. `envoy_splits`: arm and
     target are what the file's weights say, and Envoy's own may have changed since. `observed` asks for the
-    answers to be looked at; `pair` is the name under which they then meet.
+    answers to be looked at; `pair` is the name under which they then meet. `inline`: the policy came with the
+    request, so its name is a client's word.
     """
 
     target: Target
@@ -358,6 +359,7 @@ class Decision:
     chain: Chain | None = None
     envoy_splits: bool = False
     pair: str | None = None
+    inline: bool = False
 
     @property
     def cluster(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -63,7 +64,7 @@ class Observing:
     def broke_off(self, broken: BrokenOff) -> None:
         """A primary's answer, told of as `cut`, was broken off by its provider."""
         try:
-            observation = observation_of_break(broken, time.time())
+            observation = self._telemetry.in_force.named(observation_of_break(broken, time.time()))
             for sink in self._observations:
                 sink.observed(observation)
         except Exception as error:  # noqa: BLE001 - the answer has passed already
@@ -73,6 +74,7 @@ class Observing:
         """An answer has ended."""
         try:
             answer = watch.finish(time.time(), live.snapshot.targets, question)
+            answer = replace(answer, observation=self._telemetry.in_force.named(answer.observation))
             for sink in self._observations:
                 sink.observed(answer.observation)
             if self._answers is not None and answer.subject.pair:

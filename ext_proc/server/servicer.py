@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any
@@ -34,6 +35,7 @@ class Servicer:
         self._telemetry = telemetry
         self._observing = observing or Observing(telemetry)
         self._bounds = bounds or CopyBounds()
+        telemetry.follow(lambda: current().snapshot)
 
     async def process(self, _: Any, context: Any) -> None:
         """Serve one stream, in the role that its initial metadata names; `route` if it names none."""
@@ -91,12 +93,15 @@ class Servicer:
         try:
             mutation, outcome = await route_request(live, request, self._bounds)
             answer = wire.write(request.part, mutation, outcome.decision)
+        except asyncio.CancelledError:
+            self._telemetry.abandoned(request.headers.request_id)
+            raise
         except Exception as error:  # noqa: BLE001 - a bug of ours must not cost the client its request
             self._telemetry.bug(error, request.headers.request_id)
             mutation, outcome = fall_back(live, request, Reason.INTERNAL_ERROR, started)
             answer = wire.write(request.part, mutation, outcome.decision)
         try:
-            self._telemetry.decided(request, outcome, live.snapshot)
+            self._telemetry.decided(request, outcome)
         except Exception as error:  # noqa: BLE001 - what cannot be counted is decided all the same
             self._telemetry.bug(error, request.headers.request_id)
         return answer
@@ -107,7 +112,7 @@ class Servicer:
         except Exception as error:  # noqa: BLE001 - an attempt that cannot be rewritten is refused
             self._telemetry.bug(error, request.headers.request_id)
             mutation = None
-        self._telemetry.attempted(request, live.snapshot, is_refused=mutation is None)
+        self._telemetry.attempted(request, is_refused=mutation is None)
         return wire.REFUSE if mutation is None else wire.write(request.part, mutation, None)
 
     async def _copy(self, live: Live, name: str, context: Any) -> None:

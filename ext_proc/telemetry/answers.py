@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from ext_proc.core.observation import Comparison, Observation
 from ext_proc.core.types import CopyRefusal, Shadow
 from ext_proc.telemetry import log
+from ext_proc.telemetry.series import InForce, Series
 
 _SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0, 50.0, 100.0, 300.0)
 _SIMILARITIES = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.999)
@@ -18,14 +19,17 @@ _WHOSE = ("policy", "model", "role")
 
 
 class AnswerMetrics:
-    """An `ObservationSink` and a `ComparisonSink`. Labels come from the configuration or are enums."""
+    """An `ObservationSink` and a `ComparisonSink`. What they are told of has names that are bounded."""
 
-    def __init__(self, registry: CollectorRegistry, prefix: str) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{prefix}_{name}", text, labels, registry=registry)
+    def __init__(self, registry: CollectorRegistry, prefix: str, in_force: InForce) -> None:
+        def counter(name: str, text: str, *labels: str) -> Series[Counter]:
+            return in_force.bound(
+                Series(Counter(f"{prefix}_{name}", text, labels, registry=registry), labels)
+            )
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"{prefix}_{name}", text, _WHOSE, buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Series[Histogram]:
+            made = Histogram(f"{prefix}_{name}", text, _WHOSE, buckets=buckets, registry=registry)
+            return in_force.bound(Series(made, _WHOSE))
 
         self._answers = counter(
             "answers", "Answers seen, by status class (none: no answer).", *_WHOSE, "arm", "status"
@@ -42,8 +46,10 @@ class AnswerMetrics:
             *_WHOSE,
             "arm",
         )
-        self._unanswered = counter(
-            "requests_left", "Observed requests whose client left before an answer began."
+        self._unanswered = Counter(
+            f"{prefix}_requests_left",
+            "Observed requests whose client left before an answer began.",
+            registry=registry,
         )
         self._first_byte_s = histogram("answer_first_byte_seconds", "Time to the first byte.", _SECONDS)
         self._latency_s = histogram("answer_seconds", "Time to the last byte.", _SECONDS)
@@ -78,33 +84,34 @@ class AnswerMetrics:
 
     def observed(self, observation: Observation) -> None:
         whose = (observation.policy, observation.target, observation.role.value)
+        arm = observation.arm
         if observation.amends:
-            self._errors.labels(*whose, observation.arm).inc()
-            found = {"request_id": observation.request_id, "model": observation.target}
+            self._errors.at(*whose, arm).inc()
+            found = {"request_id": observation.request_id, "model": whose[1]}
             log.event(logging.DEBUG, "broken_off", **found)
             return
-        status = f"{observation.status // 100}xx" if observation.status else "none"
-        self._answers.labels(*whose, observation.arm, status).inc()
+        status = f"{observation.status // 100}xx" if 100 <= observation.status < 600 else "none"
+        self._answers.at(*whose, arm, status).inc()
         if observation.is_error:
-            self._errors.labels(*whose, observation.arm).inc()
+            self._errors.at(*whose, arm).inc()
         if observation.cut:
-            self._cut.labels(*whose, observation.arm).inc()
+            self._cut.at(*whose, arm).inc()
         elif observation.status:
-            self._latency_s.labels(*whose).observe(observation.latency_s)
+            self._latency_s.at(*whose).observe(observation.latency_s)
         if observation.first_byte_s is not None:
-            self._first_byte_s.labels(*whose).observe(observation.first_byte_s)
+            self._first_byte_s.at(*whose).observe(observation.first_byte_s)
         for direction, tokens in (("in", observation.tokens_in), ("out", observation.tokens_out)):
             if tokens is not None:
-                self._tokens.labels(*whose, direction).inc(tokens)
+                self._tokens.at(*whose, direction).inc(tokens)
         if observation.cost is not None:
-            self._cost.labels(*whose).inc(observation.cost)
+            self._cost.at(*whose).inc(observation.cost)
         log.event(
             logging.DEBUG,
             "answered",
             request_id=observation.request_id,
-            policy=observation.policy,
-            arm=observation.arm,
-            model=observation.target,
+            policy=whose[0],
+            arm=arm,
+            model=whose[1],
             role=observation.role.value,
             status=observation.status,
             latency_ms=_ms(observation.latency_s),
@@ -126,17 +133,17 @@ class AnswerMetrics:
 
     def copy_refused(self, policy: str, shadow: Shadow, reason: CopyRefusal) -> None:
         """A sampled request got no copy."""
-        self._refused_copies.labels(policy, shadow.target.name, reason.value).inc()
+        self._refused_copies.at(policy, shadow.target.name, reason.value).inc()
 
     def paired(self, outcome: str, count: int, waiting: int) -> None:
         """Answers met their counterpart, or did not; `waiting` of them are in memory now."""
         if count:
-            self._pairs.labels(outcome).inc(count)
+            self._pairs.at(outcome).inc(count)
         self._waiting.set(waiting)
 
     def compared(self, comparison: Comparison) -> None:
         whose = (comparison.policy, comparison.shadow_target, comparison.shadow.role.value)
-        self._compared.labels(*whose).inc()
+        self._compared.at(*whose).inc()
         results = {
             "exact": comparison.exact,
             "structured": comparison.structured_equal,
@@ -146,11 +153,11 @@ class AnswerMetrics:
         }
         for measure, result in results.items():
             if result is not None:
-                self._agreement.labels(*whose, measure, str(result).lower()).inc()
+                self._agreement.at(*whose, measure, str(result).lower()).inc()
         if comparison.similarity is not None:
-            self._similarity.labels(*whose).observe(comparison.similarity)
+            self._similarity.at(*whose).observe(comparison.similarity)
         if comparison.length_ratio is not None:
-            self._length_ratio.labels(*whose).observe(comparison.length_ratio)
+            self._length_ratio.at(*whose).observe(comparison.length_ratio)
         log.event(logging.DEBUG, "compared", **figures(comparison))
 
 

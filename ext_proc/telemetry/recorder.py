@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Callable
+from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -14,108 +16,119 @@ from ext_proc.core.verdict import confidence
 from ext_proc.telemetry import log
 from ext_proc.telemetry.activity import Activity
 from ext_proc.telemetry.answers import AnswerMetrics
+from ext_proc.telemetry.series import ARM, INLINE, MODEL, POLICY, InForce, Series
 
-_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-INLINE = "(inline)"
-"""The policy label of all policies that requests bring along: their names are the clients' choice."""
+_SECONDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0),
+)
+_PREFIX = "arch_ext_proc"
+_BUG, _UNKNOWN_MESSAGE = "bug", "unknown_message"
+_OF_ROUTERS = tuple(reason for reason in Reason if reason.name.startswith("ROUTER_"))
 
 
 class Telemetry:
     """Metrics in a registry of their own, and log lines. Each call is a few microseconds, none waits.
 
-    Labels are bounded: policies and models come from the configuration, the rest are enums.
+    Labels are bounded: policies, models and arms are the names of the configuration in force (`follow`),
+    the rest are enums.
     """
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        prefix = "arch_ext_proc"
-        self.answers = AnswerMetrics(registry, prefix)
+        self.in_force = in_force = InForce(_PREFIX)
+        registry.register(in_force)
+
+        def counter(name: str, text: str, *labels: str) -> Series[Counter]:
+            return in_force.bound(
+                Series(Counter(f"{_PREFIX}_{name}", text, labels, registry=registry), labels)
+            )
+
+        def histogram(name: str, text: str) -> Histogram:
+            return Histogram(f"{_PREFIX}_{name}", text, buckets=_SECONDS, registry=registry)
+
+        self.answers = AnswerMetrics(registry, _PREFIX, in_force)
         self.activity = Activity()
-        self._decisions = Counter(
-            f"{prefix}_decisions",
+        self._decisions = counter(
+            "decisions",
             "Requests decided, by policy, model, arm of the split, and reason.",
-            ("policy", "model", "arm", "reason"),
-            registry=registry,
+            *(POLICY, MODEL, ARM, "reason"),
         )
-        self._shadows = Counter(
-            f"{prefix}_shadows",
-            "Requests copied to a shadow target.",
-            ("policy", "model"),
-            registry=registry,
-        )
-        self._dropped_copies = Counter(
-            f"{prefix}_shadow_copies_dropped",
+        self._shadows = counter("shadows", "Requests copied to a shadow target.", POLICY, MODEL)
+        self._dropped_copies = counter(
+            "shadow_copies_dropped",
             "Copies that could not be rewritten for their target and were not sent.",
-            ("model",),
-            registry=registry,
+            MODEL,
         )
-        self._attempts = Counter(
-            f"{prefix}_attempts",
+        self._attempts = counter(
+            "attempts",
             "Steps of failovers, by target: left (it failed or was ejected, so the next one is tried), "
             "tried (it is that next one), refused (the request could not be made fit for it).",
-            ("model", "outcome"),
-            registry=registry,
+            *(MODEL, "outcome"),
         )
-        self._decision_s = Histogram(
-            f"{prefix}_decision_seconds",
+        self._decision_s = histogram(
+            "decision_seconds",
             "Time from the request's last byte to the answer to Envoy, the router's included.",
-            buckets=_SECONDS,
-            registry=registry,
         )
-        self._router_s = Histogram(
-            f"{prefix}_router_seconds",
-            "Time that requests waited for the router.",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._questions = Counter(
-            f"{prefix}_router_questions",
+        self._router_s = histogram("router_seconds", "Time that requests waited for the router.")
+        self._questions = counter(
+            "router_questions",
             "Questions to the router, by where the answer came from: router, flight (asked at the same time"
             " by another request) or cache.",
-            ("source",),
-            registry=registry,
+            "source",
         )
-        self._router_failures = Counter(
-            f"{prefix}_router_failures",
+        self._router_failures = counter(
+            "router_failures",
             "Failures of the router in charge, by why and what then: on_failure (a request that it gave no"
             " answer to) or fallback (a question that its fallback router was asked instead).",
-            ("reason", "then"),
-            registry=registry,
+            *("reason", "then"),
         )
-        self._shadow_router = Counter(
-            f"{prefix}_shadow_router",
+        self._shadow_router = counter(
+            "shadow_router",
             "Questions that the shadow router was asked too, by the policy of the router in charge and what"
             " the other said: same, other, or failed.",
-            ("policy", "said"),
-            registry=registry,
+            *(POLICY, "said"),
         )
+        # A thread counts here, so this one is no `Series`.
         self._unrecorded = Counter(
-            f"{prefix}_decisions_not_recorded",
+            f"{_PREFIX}_decisions_not_recorded",
             "Decisions that were due to be recorded and were not.",
             ("reason",),
             registry=registry,
         )
-        self._calls = Counter(
-            f"{prefix}_llm_calls", "LLM calls read, by API dialect.", ("dialect",), registry=registry
-        )
+        self._calls = counter("llm_calls", "LLM calls read, by API dialect.", "dialect")
         self._passed = Counter(
-            f"{prefix}_passed", "Requests that are no LLM call and went on unread.", registry=registry
+            f"{_PREFIX}_passed", "Requests that are no LLM call and went on unread.", registry=registry
         )
         self._streams = Gauge(
-            f"{prefix}_streams_in_flight", "Streams that Envoy has open here.", registry=registry
+            f"{_PREFIX}_streams_in_flight", "Streams that Envoy has open here.", registry=registry
         )
-        self._stream_errors = Counter(
-            f"{prefix}_stream_errors",
-            "Streams on which something happened that should not: a bug, or an unknown message.",
-            ("kind",),
+        self._abandoned = Counter(
+            f"{_PREFIX}_streams_abandoned",
+            "Streams that Envoy ended before it had the decision: it had waited for too long, or the client"
+            " left.",
             registry=registry,
         )
+        self._stream_errors = counter(
+            "stream_errors",
+            "Streams on which something happened that should not: a bug, or an unknown message.",
+            "kind",
+        )
         self._config = Gauge(
-            f"{prefix}_config_info",
+            f"{_PREFIX}_config_info",
             "The revision of the configuration in force.",
             ("revision",),
             registry=registry,
         )
+        # A series that begins at 1 has no increase, which alerts look for.
+        for kind in (_BUG, _UNKNOWN_MESSAGE):
+            self._stream_errors.at(kind)
+        for reason, then in product(_OF_ROUTERS, ("on_failure", "fallback")):
+            self._router_failures.at(reason.value, then)
+
+    def follow(self, current: Callable[[], Snapshot]) -> None:
+        """Take the names that labels may have from the configuration in force, as this tells it."""
+        self.in_force.follow(current)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -123,15 +136,15 @@ class Telemetry:
 
     def question(self, source: str) -> None:
         """A question was answered by the router, by another request's question, or from the cache."""
-        self._questions.labels(source).inc()
+        self._questions.at(source).inc()
 
     def router_failed(self, reason: Reason) -> None:
         """The router gave a request no answer."""
-        self._router_failures.labels(reason.value, "on_failure").inc()
+        self._router_failures.at(reason.value, "on_failure").inc()
 
     def router_fell_back(self, reason: Reason) -> None:
         """A router's fallback was asked in its place."""
-        self._router_failures.labels(reason.value, "fallback").inc()
+        self._router_failures.at(reason.value, "fallback").inc()
         self.activity.fault("router", f"{reason.value}, fallback asked")
 
     def shadow_router_said(self, decided: Verdict, shadow: Verdict) -> None:
@@ -139,7 +152,7 @@ class Telemetry:
         said = "same" if shadow.policy == decided.policy else "other"
         if shadow.failure is not None:
             said = "failed"
-        self._shadow_router.labels(decided.policy or "", said).inc()
+        self._shadow_router.at(self.in_force.policy(decided.policy or ""), said).inc()
         log.event(
             logging.DEBUG if said == "same" else logging.INFO,
             "shadow_router",
@@ -163,6 +176,11 @@ class Telemetry:
     def stream_closed(self) -> None:
         self._streams.dec()
 
+    def abandoned(self, request_id: str) -> None:
+        """Envoy did not wait for a decision."""
+        self._abandoned.inc()
+        log.event(logging.INFO, "abandoned", request_id=request_id)
+
     def passed(self) -> None:
         """A request that is none of ours."""
         self._passed.inc()
@@ -174,26 +192,23 @@ class Telemetry:
 
     def unknown_message(self) -> None:
         """Envoy sent a kind of message that this version does not know."""
-        self._stream_errors.labels("unknown_message").inc()
+        self._stream_errors.at(_UNKNOWN_MESSAGE).inc()
         self.activity.fault("stream", "unknown_message")
         log.event(logging.WARNING, "unknown_message")
 
     def copy_dropped(self, model: str) -> None:
         """A copy was not sent. `model` is empty for one that the configuration does not know."""
-        self._dropped_copies.labels(model).inc()
+        self._dropped_copies.at(self.in_force.model(model)).inc()
         self.activity.fault("copy dropped", model)
         log.event(logging.WARNING, "copy_dropped", model=model)
 
-    def attempted(self, request: Decide, snapshot: Snapshot, *, is_refused: bool) -> None:
+    def attempted(self, request: Decide, *, is_refused: bool) -> None:
         """Envoy went on to the next target of a chain."""
-        left, target = (
-            name if name in snapshot.targets else ""
-            for name in (request.headers.model, request.headers.attempt)
-        )
+        left, target = map(self.in_force.model, (request.headers.model, request.headers.attempt))
         outcome = "refused" if is_refused else "tried"
-        self._attempts.labels(left, "left").inc()
+        self._attempts.at(left, "left").inc()
+        self._attempts.at(target, outcome).inc()
         self.activity.fault("failover", left)
-        self._attempts.labels(target, outcome).inc()
         log.event(
             logging.WARNING,
             "attempt",
@@ -205,7 +220,7 @@ class Telemetry:
 
     def bug(self, error: Exception, request_id: str) -> None:
         """An exception nobody expected. Its text could quote a message, so only its place is logged."""
-        self._stream_errors.labels("bug").inc()
+        self._stream_errors.at(_BUG).inc()
         self.activity.fault("stream", "bug")
         frames = traceback.extract_tb(error.__traceback__)
         log.event(
@@ -216,20 +231,19 @@ class Telemetry:
             request_id=request_id,
         )
 
-    def decided(self, request: Decide, outcome: Outcome, snapshot: Snapshot) -> None:
+    def decided(self, request: Decide, outcome: Outcome) -> None:
         """One request was answered."""
         decision = outcome.decision
-        policy = decision.policy or ""
-        if policy and policy not in snapshot.routes:
-            policy = INLINE
-        model, reason = decision.target.name, decision.reason
-        self._decisions.labels(policy, model, decision.arm or "", reason.value).inc()
-        self._calls.labels(request.dialect.value).inc()
+        named, reason = self.in_force, decision.reason
+        policy = INLINE if decision.inline else named.policy(decision.policy or "")
+        model, arm = named.model(decision.target.name), named.arm(decision.arm or "")
+        self._decisions.at(policy, model, arm, reason.value).inc()
+        self._calls.at(request.dialect.value).inc()
         self._decision_s.observe(outcome.total_s)
         if outcome.router_s is not None:
             self._router_s.observe(outcome.router_s)
         if decision.shadow is not None:
-            self._shadows.labels(policy, decision.shadow.target.name).inc()
+            self._shadows.at(policy, named.model(decision.shadow.target.name)).inc()
         if outcome.refused is not None:
             self.answers.copy_refused(policy, *outcome.refused)
         score = _score(outcome)

@@ -66,7 +66,7 @@ class Admin:
             Part.REQUEST_BODY, Dialect.CHAT_COMPLETIONS, RequestHeaders(request_id="r-1"), b"secret text"
         )
         for _ in range(times):
-            self.telemetry.decided(request, Outcome(decision, 0.004, verdict, 0.003), SNAPSHOT)
+            self.telemetry.decided(request, Outcome(decision, 0.004, verdict, 0.003))
 
     async def get(self, path: str, **headers: str) -> tuple[int, Any]:
         async with self.http.get(self.url + path, headers=headers) as answer:
@@ -102,6 +102,7 @@ async def _events(content: aiohttp.StreamReader) -> AsyncIterator[dict[str, Any]
 @asynccontextmanager
 async def an_admin(token: str | None = None, host: str = "127.0.0.1") -> AsyncIterator[Admin]:
     telemetry, explainer = Telemetry(), Explainer()
+    telemetry.follow(lambda: SNAPSHOT)
     server = AdminServer(
         Address(host, 0),
         telemetry,

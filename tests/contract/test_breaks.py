@@ -13,6 +13,9 @@ from ext_proc.server import wire
 from ext_proc.server.breaks import BreakLog
 from ext_proc.server.observing import Observing
 from ext_proc.telemetry import Telemetry
+from tests.support.builders import a_route, a_snapshot, a_target
+
+SNAPSHOT = a_snapshot(routes=(a_route(a_target(), a_target("next/model")),))
 
 ASKED = {
     "x-arch-observe": "pair",
@@ -66,8 +69,9 @@ def a_log(*entries: tuple[dict[str, str], str]) -> Any:
 
 
 async def test_an_entry_amends_the_observation_of_its_answer() -> None:
-    sink = Sink()
-    log = BreakLog(Observing(Telemetry(), [sink]))
+    sink, telemetry = Sink(), Telemetry()
+    telemetry.follow(lambda: SNAPSHOT)
+    log = BreakLog(Observing(telemetry, [sink]))
     end = await log.stream(None, Stream(a_log((ASKED, "next/model")), a_log(({}, ""))))
     assert als_pb2.StreamAccessLogsResponse.FromString(end) == als_pb2.StreamAccessLogsResponse()
     one, bare = sink.seen

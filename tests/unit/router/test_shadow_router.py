@@ -12,6 +12,7 @@ from ext_proc.core.types import Policy, Scores, Verdict
 from ext_proc.router.ask import RouterAsker
 from ext_proc.router.shadow import ShadowedAsker
 from ext_proc.telemetry import Telemetry
+from tests.support.builders import a_route, a_snapshot, a_target
 from tests.unit.router.test_ask import GOOD, MESSAGES, POLICIES, FakeRouter, question, raises, returns, turns
 
 SETTINGS = RouterSettings("fake", 60.0, None, 64)
@@ -122,6 +123,7 @@ async def test_failures_and_policies_of_a_request_are_left_out() -> None:
 )
 def test_agreement_is_counted_by_policy(shadow: Verdict, said: str) -> None:
     telemetry = Telemetry()
+    telemetry.follow(lambda: a_snapshot(routes=(a_route(a_target(), policy="code"),)))
     telemetry.shadow_router_said(Verdict("code", (("code", 1.0),)), shadow)
     assert f"arch_ext_proc_shadow_router_total{{{said}}} 1.0" in telemetry.exposition().decode()
 
