@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from ext_proc.core.rollout_settings import RolloutSettings
 from ext_proc.core.settings import Address, Configuration, ServerSettings
 
-_KEYS = {"drain_s": "drain", "lease_s": "lease"}
+_KEYS = {"drain_s": "drain", "lease_s": "lease", "listen": "socket", "token_env": "token"}
 """What fields are called in the file, where it is not as here."""
 
 
@@ -34,7 +34,7 @@ def held(
         for name in ("store", "namespace", "lease_s"):
             if getattr(old.rollouts, name) != getattr(new.rollouts, name):
                 keys.append(f"rollouts.{_KEYS.get(name, name)}")
-    return kept, tuple(keys)
+    return kept, tuple(dict.fromkeys(keys))
 
 
 def _with_store_of(old: RolloutSettings, new: RolloutSettings) -> RolloutSettings:

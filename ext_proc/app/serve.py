@@ -33,6 +33,7 @@ async def serve(loaded: Loaded) -> None:
         BreakLog(serving.observing),
         configuration.server,
         configuration.envoy.body_limit_bytes,
+        serving.telemetry,
     )
     admin = AdminServer(
         configuration.admin,
@@ -49,7 +50,7 @@ async def serve(loaded: Loaded) -> None:
     log.event(
         logging.INFO,
         "serving",
-        grpc=f"{configuration.server.listen.host}:{grpc_port}",
+        grpc=str(configuration.server.listen.at(grpc_port)),
         admin=f"{configuration.admin.host}:{admin_port}",
         revision=configuration.snapshot.revision,
     )

@@ -9,6 +9,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -17,7 +18,7 @@ from ext_proc import __version__, app
 from ext_proc.cli import evaluate, explain, health, lint, rollout
 from ext_proc.config import load
 from ext_proc.core.errors import ConfigError, RouterError
-from ext_proc.core.settings import Address
+from ext_proc.core.settings import Address, Pipe
 from ext_proc.telemetry import log
 
 EXIT_OK = 0
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     render.add_argument(
         "--server",
-        metavar="HOST:PORT",
+        metavar="HOST:PORT|unix:PATH",
         type=_address,
         action="append",
         help="where Envoy reaches a server; once per server process"
@@ -114,21 +115,24 @@ def _command(
     return parser
 
 
-def _address(text: str) -> Address:
-    """`host:port`, or `[address]:port` for IPv6."""
+def _address(text: str) -> Address | Pipe:
+    """`host:port`, `[address]:port` for IPv6, or `unix:/path`."""
+    if text.startswith("unix:/"):
+        return Pipe(text.removeprefix("unix:"))
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither HOST:PORT nor unix:/PATH")
     return Address(host.removeprefix("[").removesuffix("]"), int(port))
 
 
-def _load(arguments: argparse.Namespace) -> load.Loaded:
-    return load.load(arguments.file, os.environ, lambda: secrets.token_bytes(SALT_BYTES))
+def _load(arguments: argparse.Namespace, *, with_files: bool = False) -> load.Loaded:
+    salt = partial(secrets.token_bytes, SALT_BYTES)
+    return load.load(arguments.file, os.environ, salt, with_files=with_files)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
     log.configure(as_json=arguments.log_format == "json", level=arguments.log_level)
-    loaded = _load(arguments)
+    loaded = _load(arguments, with_files=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(app.serve(loaded))

@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 
 from ext_proc.config.document import Mark, Path, Report, parse, read_text
 from ext_proc.config.draft import read_draft
+from ext_proc.config.files import examine
 from ext_proc.config.routes import policy_places
 from ext_proc.config.snapshot import build
 from ext_proc.core.errors import ConfigError, Problem
@@ -26,23 +27,34 @@ class Loaded:
     places: Mapping[Path, Mark] = field(default_factory=dict, repr=False)
 
 
-def load(path: FilePath, environ: Mapping[str, str], random_salt: Callable[[], bytes]) -> Loaded:
-    """Read, check and resolve a file.
+def load(
+    path: FilePath, environ: Mapping[str, str], random_salt: Callable[[], bytes], *, with_files: bool = False
+) -> Loaded:
+    """Read, check and resolve a file; `with_files` also what it names on the machine where it is served.
 
     `random_salt` is asked only when the file has no salt. It should give one process the same salt at
     every reload: a new one moves sessions.
 
     Errors: ConfigError, with all problems and warnings in file order.
     """
-    return load_text(read_text(path), str(path), environ, random_salt)
+    return load_text(read_text(path), str(path), environ, random_salt, with_files=with_files)
 
 
-def load_text(text: str, file: str, environ: Mapping[str, str], random_salt: Callable[[], bytes]) -> Loaded:
+def load_text(
+    text: str,
+    file: str,
+    environ: Mapping[str, str],
+    random_salt: Callable[[], bytes],
+    *,
+    with_files: bool = False,
+) -> Loaded:
     """As `load`, of a text that is at hand. `file` is the name that problems show."""
     document = parse(text, file)
     report = Report(file)
     draft = read_draft(document, environ, report)
     configuration = build(draft, environ, random_salt, report)
+    if with_files and configuration is not None:
+        examine(configuration, document, report)
     problems = report.sorted()
     if report.has_errors or configuration is None:
         raise ConfigError(problems)
@@ -52,6 +64,6 @@ def load_text(text: str, file: str, environ: Mapping[str, str], random_salt: Cal
 def check(path: FilePath, environ: Mapping[str, str]) -> tuple[Problem, ...]:
     """Every problem and warning of a file, in file order; empty when there is nothing to say."""
     try:
-        return load(path, environ, lambda: b"\0").warnings
+        return load(path, environ, lambda: b"\0", with_files=True).warnings
     except ConfigError as error:
         return error.problems

@@ -19,14 +19,17 @@ from ext_proc.config.values import (
     Description,
     Device,
     Example,
+    File,
     Host,
     Identity,
     Ip,
+    Mode,
     Model,
     Money,
     Name,
     Percent,
     Port,
+    Socket,
     Status,
     Text,
     Threshold,
@@ -46,6 +49,7 @@ MAX_SHADOWS = 8
 MAX_STATUSES = 64
 MAX_IDS = 10_000
 MAX_EXAMPLES = 32
+MAX_CLIENT_NAMES = 64
 
 ENVOY_PORT = 10_000
 ARCHGW_PORT = 12_000
@@ -284,9 +288,21 @@ class ComparisonSection(Section):
     samples: Samples | None = None
 
 
+class ServerTlsSection(Section):
+    certificate: File
+    key: File
+    client_ca: File | None = None
+    client_names: list[Text | None] | None = Field(default=None, min_length=1, max_length=MAX_CLIENT_NAMES)
+
+
 class Server(Section):
     address: Host = "127.0.0.1"
     port: Port = 50_051
+    socket: Socket | None = None
+    socket_mode: Mode = 0o660
+    tls: ServerTlsSection | None = None
+    token: Text | None = Field(default=None, repr=False)
+    trust_network: bool = False
     drain: Annotated[float, BeforeValidator(duration("0s", "10m"))] = 10.0
 
 
@@ -306,10 +322,20 @@ class EnvoyAdmin(Section):
     port: Port = 9_901
 
 
+class ExtProcTlsSection(Section):
+    """Files of Envoy's machine."""
+
+    ca: File | None = None
+    certificate: File | None = None
+    key: File | None = None
+    name: Text | None = None
+
+
 class Envoy(Section):
     listener: EnvoyListener | None = None
     admin: EnvoyAdmin | None = EnvoyAdmin()
     ext_proc_cluster: Cluster = "arch_ext_proc"
+    ext_proc_tls: ExtProcTlsSection = ExtProcTlsSection()
     message_timeout: Annotated[float, BeforeValidator(duration("5ms", "5m"))] = 0.5
     request_timeout: Annotated[float, BeforeValidator(duration("1s", "24h"))] | None = None
     body_limit: Annotated[int, BeforeValidator(size("64KiB", "1GiB"))] = 32 << 20

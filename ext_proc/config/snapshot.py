@@ -15,6 +15,7 @@ from ext_proc.config.document import Path, Report, shown
 from ext_proc.config.draft import Draft
 from ext_proc.config.environment import read_secret
 from ext_proc.config.failover import retry_of
+from ext_proc.config.listening import build_ext_proc_tls, build_server
 from ext_proc.config.rollouts import build_rollouts, read_token
 from ext_proc.config.routes import build_routes
 from ext_proc.config.routing import (
@@ -27,7 +28,7 @@ from ext_proc.config.routing import (
 )
 from ext_proc.config.schema import REQUEST_TIMEOUT_S, ArchListener, ArchListeners, EnvoyListener
 from ext_proc.core.failover import chains_of
-from ext_proc.core.settings import Address, Configuration, EnvoySettings, RouterSettings, ServerSettings
+from ext_proc.core.settings import Address, Configuration, EnvoySettings, RouterSettings
 from ext_proc.core.types import Shadow, Snapshot, Target
 
 MIN_SALT_CHARS = 16
@@ -52,7 +53,7 @@ def build(
     rollouts = build_rollouts(draft, routes, environ, report)
     admin_token = read_token(draft.config.admin.token, ("admin", "token"), draft, environ, report)
     server, admin = draft.config.server, draft.config.admin
-    if server.port == admin.port != 0 and server.address == admin.address:
+    if server.socket is None and server.port == admin.port != 0 and server.address == admin.address:
         mark = draft.document.mark(
             ("admin", "port") if draft.was_written(("admin", "port")) else ("server", "port")
         )
@@ -78,7 +79,7 @@ def build(
     return Configuration(
         snapshot=snapshot,
         router=router,
-        server=ServerSettings(Address(server.address, server.port), server.drain),
+        server=build_server(draft, environ, report),
         admin=Address(admin.address, admin.port),
         envoy=envoy,
         upstreams=tuple(catalog.upstreams.values()),
@@ -166,6 +167,7 @@ def _envoy(draft: Draft, catalog: Catalog, report: Report) -> EnvoySettings:
         request_timeout_s=timeout or REQUEST_TIMEOUT_S,
         body_limit_bytes=envoy.body_limit,
         failure_credential_env=catalog.failure_variable,
+        ext_proc_tls=build_ext_proc_tls(draft),
     )
 
 

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from ext_proc.config.weights import exact
 from ext_proc.core.headers import DECISION
+from ext_proc.transport.unix import MAX_PATH_BYTES
 
 MAX_NAME = 128
 SERVER_ERRORS = "5xx"
@@ -26,6 +27,7 @@ _SIZE = re.compile(r"(\d{1,9})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?\.?")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+_MODE = re.compile(r"0?[0-7]{3}")
 _HEADER = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 _NO_CREDENTIAL = {*DECISION, "host", "connection", "te", "transfer-encoding", "upgrade", "cookie"}
@@ -261,6 +263,31 @@ def is_ip(text: str) -> bool:
     return getattr(address, "scope_id", None) is None
 
 
+def file(value: object) -> str:
+    """A file's path."""
+    text = _text(value)
+    if not text or not text.isprintable():
+        raise wrong("is no path", "write e.g. /etc/arch/tls/tls.crt")
+    return text
+
+
+def socket(value: object) -> str:
+    """A Unix socket's path. Envoy and this server begin in different folders, so it starts at the root."""
+    text = file(value)
+    if not text.startswith("/"):
+        raise wrong("must begin with a slash", "write e.g. /run/arch/ext-proc.sock")
+    if len(text.encode("utf-8", "replace")) > MAX_PATH_BYTES:
+        raise wrong(f"is longer than the {MAX_PATH_BYTES} bytes that a socket's path may have", "shorten it")
+    return text
+
+
+def mode(value: object) -> int:
+    """A file's mode. YAML reads 0660 as 432, and 660 as itself, so only text is plain."""
+    if not isinstance(value, str) or not _MODE.fullmatch(value):
+        raise wrong("is no file mode", 'write it in quotes, e.g. "0660"')
+    return int(value, 8)
+
+
 def credential_header(value: object) -> str:
     text = _text(value).lower()
     if not _HEADER.fullmatch(text) or text in _NO_CREDENTIAL or text.startswith("content-"):
@@ -294,5 +321,8 @@ Status = Annotated[int | str, BeforeValidator(status)]
 Port = Annotated[int, BeforeValidator(whole(0, 65_535))]
 Host = Annotated[str, BeforeValidator(host)]
 Ip = Annotated[str, BeforeValidator(ip)]
+File = Annotated[str, BeforeValidator(file)]
+Socket = Annotated[str, BeforeValidator(socket)]
+Mode = Annotated[int, BeforeValidator(mode)]
 CredentialHeader = Annotated[str, BeforeValidator(credential_header)]
 Text = Annotated[str, BeforeValidator(_text)]

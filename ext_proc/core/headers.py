@@ -97,6 +97,9 @@ ROLE_SHADOW = "shadow"
 ROLE_OBSERVE = "observe"
 """The listener's second filter: sees answers pass, and says nothing."""
 
+TOKEN = "x-arch-token"
+"""gRPC initial metadata: what a caller shows where the file has `server.token`."""
+
 TARGET = "x-arch-target"
 """gRPC initial metadata of the shadow role: the target's name in the configuration."""
 

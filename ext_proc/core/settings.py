@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,6 +22,46 @@ class Address:
     def reached_locally(self) -> Address:
         """Where a client on the same machine finds whoever listens here."""
         return Address(_LOOPBACK_OF.get(self.host, self.host), self.port)
+
+    def at(self, port: int) -> Address:
+        """The address once the system has chosen a port."""
+        return Address(self.host, port)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect. Of a name, that is certain of `localhost` alone."""
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host leads to this machine and nowhere else."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """A Unix socket, as Envoy calls it. `mode` is its file's: who may connect."""
+
+    path: str
+    mode: int = 0o660
+
+    @property
+    def reached_locally(self) -> Pipe:
+        return self
+
+    def at(self, _: int) -> Pipe:
+        return self
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
 
 
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -137,11 +178,42 @@ class RecordSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """The gRPC side. `drain_s` is how long streams in flight may finish after SIGTERM."""
+class ServerTls:
+    """PEM files of the gRPC port. With `client_ca`, callers must show a certificate of one of its
+    authorities; with `client_names`, one that has one of these names."""
 
-    listen: Address
+    certificate: str
+    key: str
+    client_ca: str | None = None
+    client_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """The gRPC side. `drain_s` is how long streams in flight may finish after SIGTERM.
+
+    `token` is what callers must show; `token_env` the variable that it came from, in Envoy's environment
+    too.
+    """
+
+    listen: Address | Pipe
     drain_s: float
+    tls: ServerTls | None = None
+    token: Secret | None = None
+    token_env: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExtProcTls:
+    """What Envoy needs for a server with TLS: files of its machine, and the name to find in the certificate.
+
+    `ca` None: the system's authorities. `name` None: the host that it connects to.
+    """
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +232,7 @@ class EnvoySettings:
     request_timeout_s: float
     body_limit_bytes: int
     failure_credential_env: str | None
+    ext_proc_tls: ExtProcTls = ExtProcTls()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterDnsLookupFamily,
     ClusterLbPolicy,
 )
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
 from envoy_data_plane.envoy.config.core.v3 import (
     DataSource,
     HealthCheck,
@@ -28,11 +29,19 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
     LbEndpoint,
     LocalityLbEndpoints,
 )
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
+    HeaderMutation as HeaderMutationFilter,
+)
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     CertificateValidationContext,
     CommonTlsContext,
     SubjectAltNameMatcher,
     SubjectAltNameMatcherSanType,
+    TlsCertificate,
+    TlsParameters,
+    TlsParametersTlsProtocol,
     UpstreamTlsContext,
 )
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
@@ -42,10 +51,11 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 )
 from envoy_data_plane.envoy.type.v3 import Percent
 
-from ext_proc.core.settings import Address, Configuration, Upstream
+from ext_proc.core import headers
+from ext_proc.core.settings import Address, Configuration, Pipe, Upstream
 from ext_proc.core.types import Target, copies_cluster
 from ext_proc.envoy_config.filters import shadow_ext_proc, upstream_codec
-from ext_proc.envoy_config.typed import address, exactly, pack, seconds
+from ext_proc.envoy_config.typed import address, exactly, overwrite, pack, seconds
 
 SYSTEM_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 """Where Debian, Ubuntu, Alpine and the official Envoy images keep the authorities that TLS trusts.
@@ -70,6 +80,7 @@ IDLE_TIMEOUT_S = 60.0
 """Shorter than the providers' own, so that no request is sent on a connection about to be closed."""
 
 _H2_WINDOW_BYTES = 1 << 24
+_TLS = "envoy.transport_sockets.tls"
 OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -111,7 +122,7 @@ def copied_to(configuration: Configuration) -> dict[str, tuple[Target, int]]:
     return found
 
 
-def server(configuration: Configuration, servers: tuple[Address, ...]) -> Cluster:
+def server(configuration: Configuration, servers: tuple[Address | Pipe, ...]) -> Cluster:
     """The ext_proc servers: one endpoint per process, so that Envoy balances the streams.
 
     Health checks take a dead or hung one out, so that requests ask the others, or fail open at once
@@ -140,18 +151,71 @@ def server(configuration: Configuration, servers: tuple[Address, ...]) -> Cluste
         typed_extension_protocol_options={
             OPTIONS: pack(
                 HttpProtocolOptions(
+                    http_filters=_token_filters(configuration),
                     explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
                         http2_protocol_options=Http2ProtocolOptions(
                             initial_stream_window_size=_H2_WINDOW_BYTES,
                             initial_connection_window_size=_H2_WINDOW_BYTES,
                         )
-                    )
+                    ),
                 )
             )
         },
-        type=discovery(*(listen.host for listen in servers)),
+        transport_socket=_server_tls(configuration, servers) if configuration.server.tls else None,
+        type=discovery(*(listen.host for listen in servers if isinstance(listen, Address))),
         load_assignment=_endpoints(configuration.envoy.ext_proc_cluster, servers),
     )
+
+
+def _token_filters(configuration: Configuration) -> list[HttpFilter]:
+    """Show the server its token, on every stream alike: the log of breaks has no other place for it.
+
+    Envoy reads it from its own environment, so that no rendered file holds it.
+    """
+    variable = configuration.server.token_env
+    if variable is None:
+        return []
+    token = HeaderMutation(append=overwrite(headers.TOKEN, f"%ENVIRONMENT({variable})%"))
+    mutations = HeaderMutationFilter(mutations=Mutations(request_mutations=[token]))
+    return [
+        HttpFilter(name="envoy.filters.http.header_mutation", typed_config=pack(mutations)),
+        upstream_codec(),
+    ]
+
+
+def _server_tls(configuration: Configuration, servers: tuple[Address | Pipe, ...]) -> TransportSocket:
+    """TLS to the servers: they must have the one name that the file says, or each that of its address."""
+    tls = configuration.envoy.ext_proc_tls
+    hosts = {listen.host: None for listen in servers if isinstance(listen, Address)}
+    names = list(hosts) if tls.name is None else [tls.name]
+    validation = CertificateValidationContext(
+        trusted_ca=DataSource(filename=tls.ca or SYSTEM_CA_FILE),
+        match_typed_subject_alt_names=[_has_name(name) for name in names],
+    )
+    version = TlsParametersTlsProtocol.TLSv1_3
+    common = CommonTlsContext(
+        validation_context=validation,
+        alpn_protocols=["h2"],
+        # Envoy stops at 1.2 towards its upstreams unless told otherwise; gRPC speaks 1.3.
+        tls_params=TlsParameters(tls_minimum_protocol_version=version, tls_maximum_protocol_version=version),
+    )
+    if tls.certificate is not None and tls.key is not None:
+        own = TlsCertificate(
+            certificate_chain=DataSource(filename=tls.certificate), private_key=DataSource(filename=tls.key)
+        )
+        common.tls_certificates = [own]
+    sni = next((name for name in names if not (_is_ip(name) or "://" in name)), "")
+    context = UpstreamTlsContext(common_tls_context=common, sni=sni)
+    return TransportSocket(name=_TLS, typed_config=pack(context))
+
+
+def _has_name(name: str) -> SubjectAltNameMatcher:
+    kind = SubjectAltNameMatcherSanType.DNS
+    if _is_ip(name):
+        kind = SubjectAltNameMatcherSanType.IP_ADDRESS
+    elif "://" in name:
+        kind = SubjectAltNameMatcherSanType.URI
+    return SubjectAltNameMatcher(san_type=kind, matcher=exactly(name))
 
 
 def _provider(
@@ -192,7 +256,7 @@ def _is_ip(host: str) -> bool:
     return True
 
 
-def _endpoints(cluster: str, addresses: tuple[Address, ...]) -> ClusterLoadAssignment:
+def _endpoints(cluster: str, addresses: tuple[Address | Pipe, ...]) -> ClusterLoadAssignment:
     endpoints = [LbEndpoint(endpoint=Endpoint(address=address(listen))) for listen in addresses]
     return ClusterLoadAssignment(
         cluster_name=cluster, endpoints=[LocalityLbEndpoints(lb_endpoints=endpoints)]
@@ -214,10 +278,7 @@ def tls(host: str, ca_file: str) -> TransportSocket:
     validation = CertificateValidationContext(trusted_ca=DataSource(filename=ca_file))
     context = UpstreamTlsContext(common_tls_context=CommonTlsContext(validation_context=validation))
     if _is_ip(host):
-        is_host = SubjectAltNameMatcher(
-            san_type=SubjectAltNameMatcherSanType.IP_ADDRESS, matcher=exactly(host)
-        )
-        validation.match_typed_subject_alt_names = [is_host]
+        validation.match_typed_subject_alt_names = [_has_name(host)]
     else:
         context.sni, context.auto_sni_san_validation = host, True
-    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
+    return TransportSocket(name=_TLS, typed_config=pack(context))

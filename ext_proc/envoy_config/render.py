@@ -16,7 +16,7 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import (
     RuntimeLayerAdminLayer,
 )
 
-from ext_proc.core.settings import Address, Configuration
+from ext_proc.core.settings import Address, Configuration, Pipe
 from ext_proc.envoy_config import clusters, filters, routes
 from ext_proc.envoy_config.break_log import break_log
 from ext_proc.envoy_config.chains import chains
@@ -28,7 +28,7 @@ _HEADER = "# Written by `arch-ext-proc render`: change arch_config.yaml, not thi
 
 
 def render_bootstrap(
-    configuration: Configuration, servers: tuple[Address, ...], *, ca_file: str = SYSTEM_CA_FILE
+    configuration: Configuration, servers: tuple[Address | Pipe, ...], *, ca_file: str = SYSTEM_CA_FILE
 ) -> str:
     """Everything Envoy needs, as YAML. `servers` are the ext_proc processes, one endpoint each.
 
@@ -59,7 +59,7 @@ def _runtime(configuration: Configuration) -> LayeredRuntime | None:
 
 
 def render_filter(
-    configuration: Configuration, servers: tuple[Address, ...], *, ca_file: str = SYSTEM_CA_FILE
+    configuration: Configuration, servers: tuple[Address | Pipe, ...], *, ca_file: str = SYSTEM_CA_FILE
 ) -> str:
     """The pieces for an existing Envoy, each under a comment that says where it goes."""
     envoy = configuration.envoy

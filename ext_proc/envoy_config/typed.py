@@ -11,6 +11,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     HeaderValue,
     HeaderValueOption,
     HeaderValueOptionHeaderAppendAction,
+    Pipe,
     SocketAddress,
 )
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
@@ -31,7 +32,9 @@ def seconds(value: float) -> timedelta:
     return timedelta(seconds=value)
 
 
-def address(listen: settings.Address) -> Address:
+def address(listen: settings.Address | settings.Pipe) -> Address:
+    if isinstance(listen, settings.Pipe):
+        return Address(pipe=Pipe(path=listen.path))
     return Address(socket_address=SocketAddress(address=listen.host, port_value=listen.port))
 
 

@@ -13,9 +13,6 @@ whoever may open it may ask.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import stat
 from collections import OrderedDict
 from collections.abc import Awaitable
 from dataclasses import asdict
@@ -30,6 +27,7 @@ from aiohttp import web
 from ext_proc.core.errors import Reason, RouterError
 from ext_proc.core.ports import Router
 from ext_proc.core.types import Message, Policy, Scores
+from ext_proc.transport import unix
 
 _MODE = 0o660
 _KEPT_SETS = 4
@@ -58,7 +56,7 @@ class EngineServer:
 
     async def start(self) -> None:
         """Listen. Errors: OSError when the socket cannot be made."""
-        listener = bound_socket(self._path)
+        listener = unix.bound(self._path, _MODE)
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
 
@@ -187,21 +185,6 @@ async def _answered(waiting: Awaitable[Any]) -> web.Response:
 
 def _failure(status: int, reason: Reason) -> web.Response:
     return web.Response(status=status, body=orjson.dumps({"reason": reason.value}))
-
-
-def bound_socket(path: Path) -> socket.socket:
-    """A socket at this path that nobody can connect to yet, because it does not listen. Errors: OSError."""
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        # What a process that was killed left behind.
-        path.unlink()
-    bound = socket.socket(socket.AF_UNIX)
-    try:
-        bound.bind(str(path))
-        os.chmod(path, _MODE)
-    except OSError as error:
-        bound.close()
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    return bound
 
 
 def _bytes(fields: dict[str, Any]) -> bytes:

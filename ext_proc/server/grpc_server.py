@@ -1,16 +1,21 @@
-"""The gRPC server that carries the servicer: limits, health, graceful end."""
+"""The gRPC server that carries the servicer: limits, who may call, health, graceful end."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from ext_proc.core.settings import ServerSettings
+from ext_proc.core.settings import Pipe, ServerSettings, ServerTls
 from ext_proc.server import wire
 from ext_proc.server.breaks import BreakLog
+from ext_proc.server.guard import Guard
 from ext_proc.server.servicer import Servicer
+from ext_proc.telemetry import Telemetry
+from ext_proc.transport import unix
 
 _HEADROOM_BYTES = 1 << 20
 """What a message may hold besides the body: headers and framing."""
@@ -20,9 +25,16 @@ class GrpcServer:
     """`start()` binds and answers; `stop()` says NOT_SERVING, then lets streams in flight finish."""
 
     def __init__(
-        self, servicer: Servicer, breaks: BreakLog, settings: ServerSettings, body_limit_bytes: int
+        self,
+        servicer: Servicer,
+        breaks: BreakLog,
+        settings: ServerSettings,
+        body_limit_bytes: int,
+        telemetry: Telemetry,
     ) -> None:
         self._settings = settings
+        self._telemetry = telemetry
+        guard = Guard(settings, telemetry)
         self._breaks = breaks
         limit = body_limit_bytes + _HEADROOM_BYTES
         self._server = grpc.aio.server(
@@ -34,10 +46,10 @@ class GrpcServer:
             ]
         )
         handler = grpc.stream_stream_rpc_method_handler(
-            servicer.process, request_deserializer=wire.deserialize, response_serializer=None
+            guard.guarded(servicer.process), request_deserializer=wire.deserialize, response_serializer=None
         )
         logs = grpc.stream_unary_rpc_method_handler(
-            breaks.stream, request_deserializer=wire.deserialize_logs, response_serializer=None
+            guard.guarded(breaks.stream), request_deserializer=wire.deserialize_logs, response_serializer=None
         )
         self._server.add_generic_rpc_handlers(
             (
@@ -49,13 +61,28 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     async def start(self) -> int:
-        """Bind and serve; the port that was bound. Errors: RuntimeError when the address is taken."""
+        """Bind and serve; the port that was bound.
+
+        Errors: RuntimeError or OSError when the address is taken, BadCertificate.
+        """
         listen = self._settings.listen
-        port: int = self._server.add_insecure_port(f"{listen.host}:{listen.port}")
+        if isinstance(listen, Pipe):
+            unix.free(Path(listen.path))
+        # gRPC makes the socket itself, and it can be connected to as soon as it is there.
+        with unix.mode_of_new_files(listen.mode) if isinstance(listen, Pipe) else nullcontext():
+            port = self._bind(str(listen))
         await self._server.start()
         serving = health_pb2.HealthCheckResponse.SERVING
         for service in ("", wire.SERVICE):
             await self._health.set(service, serving)
+        return port
+
+    def _bind(self, address: str) -> int:
+        tls = self._settings.tls
+        if tls is None:
+            port: int = self._server.add_insecure_port(address)
+        else:
+            port = self._server.add_secure_port(address, _credentials(tls, self._telemetry))
         return port
 
     async def stop(self) -> None:
@@ -63,3 +90,21 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
         self._breaks.close()
         await self._server.stop(self._settings.drain_s)
+
+
+def _credentials(tls: ServerTls, telemetry: Telemetry) -> Any:
+    """TLS by files that are looked at anew before each handshake. Connections that are there go on."""
+    # Its library is large, and most servers have no TLS of their own.
+    from ext_proc.transport import certificates  # noqa: PLC0415
+
+    watched = certificates.Watched(tls, telemetry.certificate, lambda e: telemetry.certificate_failed(str(e)))
+
+    def told(pair: certificates.KeyPair) -> Any:
+        return grpc.ssl_server_certificate_configuration([(pair.key, pair.chain)], pair.client_ca)
+
+    def fetch() -> Any:
+        fresh = watched.fresh()
+        return None if fresh is None else told(fresh)
+
+    wants_client = tls.client_ca is not None
+    return grpc.dynamic_ssl_server_credentials(told(watched.first()), fetch, wants_client)

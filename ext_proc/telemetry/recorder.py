@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable
+from datetime import datetime
 from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -24,6 +25,8 @@ _SECONDS = (
 )
 _PREFIX = "arch_ext_proc"
 _BUG, _UNKNOWN_MESSAGE = "bug", "unknown_message"
+CALLER_NAME, CALLER_TOKEN = "name", "token"
+"""What a refused caller had wrong."""
 _OF_ROUTERS = tuple(reason for reason in Reason if reason.name.startswith("ROUTER_"))
 
 
@@ -114,6 +117,23 @@ class Telemetry:
             "Streams on which something happened that should not: a bug, or an unknown message.",
             "kind",
         )
+        self._refused_callers = counter(
+            "refused_callers",
+            "gRPC calls refused, by what was wrong: name (of the certificate) or token.",
+            "reason",
+        )
+        self._certificate_expiry = Gauge(
+            f"{_PREFIX}_certificate_expiry_timestamp_seconds",
+            "When the certificate of the gRPC port expires; 0 without TLS.",
+            registry=registry,
+        )
+        # A thread of gRPC's counts here, so this one is no `Series`.
+        self._certificate_failures = Counter(
+            f"{_PREFIX}_certificate_reload_failures",
+            "Changes of the certificate's files that could not be used, so that the old ones stay.",
+            registry=registry,
+        )
+        self._refusals_logged: set[str] = set()
         self._config = Gauge(
             f"{_PREFIX}_config_info",
             "The revision of the configuration in force.",
@@ -123,6 +143,8 @@ class Telemetry:
         # A series that begins at 1 has no increase, which alerts look for.
         for kind in (_BUG, _UNKNOWN_MESSAGE):
             self._stream_errors.at(kind)
+        for wrong in (CALLER_NAME, CALLER_TOKEN):
+            self._refused_callers.at(wrong)
         for reason, then in product(_OF_ROUTERS, ("on_failure", "fallback")):
             self._router_failures.at(reason.value, then)
 
@@ -189,6 +211,23 @@ class Telemetry:
         """A configuration came into force."""
         self._config.clear()
         self._config.labels(revision).set(1)
+
+    def caller_refused(self, reason: str) -> None:
+        """Somebody called who may not. The log tells of the first, since anybody can do so often."""
+        self._refused_callers.at(reason).inc()
+        if reason not in self._refusals_logged:
+            self._refusals_logged.add(reason)
+            log.event(logging.WARNING, "caller_refused", reason=reason)
+
+    def certificate(self, not_after: datetime) -> None:
+        """A certificate is in use from now on."""
+        self._certificate_expiry.set(not_after.timestamp())
+        log.event(logging.INFO, "certificate", not_after=not_after.isoformat())
+
+    def certificate_failed(self, problem: str) -> None:
+        """The files changed to something that cannot serve. `problem` names a key, never a content."""
+        self._certificate_failures.inc()
+        log.event(logging.WARNING, "certificate_not_reloaded", problem=problem)
 
     def unknown_message(self) -> None:
         """Envoy sent a kind of message that this version does not know."""

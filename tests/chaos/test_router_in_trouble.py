@@ -88,7 +88,7 @@ async def served(broken_mesh: Mesh) -> AsyncIterator[Served]:
     serving = Served(configuration, Live(configuration.snapshot, asker, body_limit_bytes=0))
     telemetry = Telemetry()
     servicer, breaks = Servicer(lambda: serving.live, telemetry), BreakLog(Observing(telemetry))
-    server = GrpcServer(servicer, breaks, settings, configuration.envoy.body_limit_bytes)
+    server = GrpcServer(servicer, breaks, settings, configuration.envoy.body_limit_bytes, telemetry)
     await server.start()
     yield serving
     await server.stop()

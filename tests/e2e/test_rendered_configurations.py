@@ -36,6 +36,13 @@ ENVIRON = {
     # Chains of providers with TLS, by name and by address, and with some that have none.
     "FIRST_UPSTREAM": "https://localhost:9443/v1",
     "THIRD_UPSTREAM": "https://127.0.0.1:9444/v1",
+    "ARCH_TOKEN": "a-token-of-some-length",
+    "ARCH_SOCKET": "/run/arch.sock",
+    **{
+        f"{name}_{kind}": str(ROOT / "tests/e2e/certs" / file)
+        for name in ("SERVER", "ENVOY", "CLIENT")
+        for kind, file in (("CERTIFICATE", "cert.pem"), ("KEY", "key.pem"), ("CA", "other.pem"))
+    },
     "ROLLOUT_STORE": "rollouts.sqlite",
     **{name: str(port) for port, name in enumerate(PORTS, start=1)},
 }

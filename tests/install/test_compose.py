@@ -117,7 +117,7 @@ async def test_the_configuration_routes_as_its_comments_promise(tmp_path: Path) 
     text = CONFIG.read_text().replace("http://openai:8000/v1", "${OPENAI_UPSTREAM}")
     text = text.replace("http://qwen:8000/v1", "${QWEN_UPSTREAM}")
     text = text.replace(
-        "server: {address: 0.0.0.0}",
+        "server: {address: 0.0.0.0, trust_network: true}",
         'server: {port: "${ARCH_PORT}"}\nadmin: {port: "${ARCH_ADMIN_PORT}"}\nrouting: {deadline: 20s}',
     )
     text = text.replace(

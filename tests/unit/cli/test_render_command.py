@@ -11,7 +11,7 @@ from ext_proc.cli import main
 
 CONFIG = """
 model_providers: [{model: openai/small, default: true}]
-server: {address: 0.0.0.0, port: 50077}
+server: {address: 0.0.0.0, port: 50077, trust_network: true}
 """
 
 
@@ -46,4 +46,4 @@ def test_each_named_server_is_an_endpoint(tmp_path: Path, capsys: pytest.Capture
 def test_what_is_no_address_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["render", "any.yaml", "--server", text])
-    assert f"{text!r} is not HOST:PORT" in capsys.readouterr().err
+    assert f"{text!r} is neither HOST:PORT nor unix:/PATH" in capsys.readouterr().err

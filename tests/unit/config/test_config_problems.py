@@ -34,7 +34,8 @@ APPENDED = [
     ("verison: v0.4.0", '5:1: unknown key "verison" — did you mean "version"?'),
     (
         "server: {hots: x}",
-        '5:10: unknown key "hots" — known here: address, port, drain',
+        '5:10: unknown key "hots" — known here: address, port, socket, socket_mode, tls, token, '
+        "trust_network, drain",
     ),
     (
         "prompt_guards: {}",

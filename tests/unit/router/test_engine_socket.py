@@ -14,7 +14,8 @@ import pytest
 
 from ext_proc.core.errors import Reason, RouterError
 from ext_proc.core.types import Message, Policy, Scores
-from ext_proc.router.engine_socket import EngineClient, EngineServer, bound_socket
+from ext_proc.router.engine_socket import EngineClient, EngineServer
+from ext_proc.transport import unix
 
 POLICIES = (
     Policy("code", "programming", "software", ("write a loop",), ("buy a loop",)),
@@ -136,7 +137,7 @@ async def test_a_malformed_request_is_refused_and_the_engine_goes_on(
 def test_nobody_can_connect_before_the_sockets_mode_is_set(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        with bound_socket(tmp_path / "engine.sock"), socket.socket(socket.AF_UNIX) as client:
+        with unix.bound(tmp_path / "engine.sock", 0o660), socket.socket(socket.AF_UNIX) as client:
             assert (tmp_path / "engine.sock").stat().st_mode & 0o777 == 0o660
             with pytest.raises(ConnectionRefusedError):
                 client.connect(str(tmp_path / "engine.sock"))

@@ -1,0 +1,77 @@
+"""How Envoy reaches the server: TLS, names, the token's variable, sockets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from ext_proc.config.load import load_text
+from ext_proc.core.settings import Address, Pipe
+from ext_proc.envoy_config import render_bootstrap
+
+BASE = "model_providers: [{model: openai/a, default: true}]\naffinity: {salt: 0123456789abcdef}\n"
+TLS = "tls: {certificate: s.crt, key: s.key}"
+LOOPBACK = Address("127.0.0.1", 1)
+TOKEN = "the-token-itself-0123456789"
+
+
+def cluster(text: str, *servers: Address | Pipe) -> dict[str, Any]:
+    configuration = load_text(BASE + text, "f", {"TOKEN": TOKEN}, lambda: b"").configuration
+    rendered = render_bootstrap(configuration, servers)
+    assert TOKEN not in rendered
+    clusters = yaml.safe_load(rendered)["static_resources"]["clusters"]
+    (found,) = (each for each in clusters if each["name"] == "arch_ext_proc")
+    return dict(found)
+
+
+def names(found: dict[str, Any]) -> list[tuple[str, str]]:
+    common = found["transport_socket"]["typed_config"]["common_tls_context"]
+    matchers = common["validation_context"]["match_typed_subject_alt_names"]
+    return [(each["san_type"], each["matcher"]["exact"]) for each in matchers]
+
+
+def test_without_tls_there_is_none() -> None:
+    assert "transport_socket" not in cluster("", LOOPBACK)
+
+
+def test_the_server_must_have_the_name_of_its_address() -> None:
+    hosts = (Address("127.0.0.1", 1), Address("arch.internal", 1), Address("arch.internal", 2))
+    found = cluster(f"server: {{{TLS}}}", *hosts)
+    assert names(found) == [("IP_ADDRESS", "127.0.0.1"), ("DNS", "arch.internal")]
+    tls = found["transport_socket"]["typed_config"]
+    assert tls["sni"] == "arch.internal"
+    common = tls["common_tls_context"]
+    assert common["alpn_protocols"] == ["h2"]
+    assert common["validation_context"]["trusted_ca"] == {"filename": "/etc/ssl/certs/ca-certificates.crt"}
+    assert "tls_certificates" not in common
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "sni"),
+    [("a.internal", "DNS", "a.internal"), ("spiffe://mesh/arch", "URI", None), ("::1", "IP_ADDRESS", None)],
+)
+def test_or_the_name_that_the_file_says(name: str, kind: str, sni: str | None) -> None:
+    text = f"server: {{{TLS}}}\nenvoy: {{ext_proc_tls: {{name: '{name}', ca: ca, certificate: c, key: k}}}}\n"
+    found = cluster(text, Address("arch.internal", 1))
+    assert names(found) == [(kind, name)]
+    tls = found["transport_socket"]["typed_config"]
+    assert tls.get("sni") == sni
+    shown = {"certificate_chain": {"filename": "c"}, "private_key": {"filename": "k"}}
+    assert tls["common_tls_context"]["tls_certificates"] == [shown]
+
+
+def test_the_token_is_a_variable_of_envoys() -> None:
+    found = cluster("server: {token: $TOKEN}", LOOPBACK)
+    (options,) = found["typed_extension_protocol_options"].values()
+    mutation, _ = options["http_filters"]
+    (change,) = mutation["typed_config"]["mutations"]["request_mutations"]
+    assert change["append"]["header"] == {"key": "x-arch-token", "value": "%ENVIRONMENT(TOKEN)%"}
+
+
+def test_a_socket_is_a_pipe() -> None:
+    found = cluster("server: {socket: /run/a.sock}", Pipe("/run/a.sock"))
+    (endpoints,) = found["load_assignment"]["endpoints"]
+    assert endpoints["lb_endpoints"] == [{"endpoint": {"address": {"pipe": {"path": "/run/a.sock"}}}}]
+    assert found.get("type", "STATIC") == "STATIC"
