@@ -33,13 +33,20 @@ $(VENV)/.redis: | $(BIN)/python
 	  { echo "The tests need redis-server on PATH"; exit 1; }
 	@touch $@
 
+$(VENV)/.prometheus: | $(BIN)/python
+	@command -v promtool >/dev/null || { echo "· installing Debian's prometheus, whose promtool checks the alerts"; \
+	  apt-get update -qq; DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -qq --no-install-recommends prometheus >/dev/null; } || \
+	  { echo "The tests need promtool on PATH"; exit 1; }
+	@touch $@
+
 demo: $(VENV)/.demo ## Real Envoy, stand-in models: what goes where and why, and what a crash costs
 	@$(BIN)/python -m demo.run
 
 run: $(VENV)/.demo ## The same mesh, kept up until Ctrl-C
 	@$(BIN)/python -m demo.run --keep
 
-test: $(VENV)/.test $(VENV)/.redis ## Every test, the end-to-end ones against the real Envoy
+test: $(VENV)/.test $(VENV)/.redis $(VENV)/.prometheus ## Every test, the end-to-end ones against the real Envoy
 	@$(BIN)/python -m pytest
 
 unit: $(VENV)/.test ## The tests that need no process and no socket
@@ -54,7 +61,11 @@ lint: $(VENV)/.test ## ruff, mypy, and who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-render: $(VENV)/.test ## Write what is rendered under envoy/ anew
+render: $(VENV)/.test ## Write what is rendered under envoy/ and deploy/ anew
+	@{ printf '%s\n' '# Written by `make render` from alerts.yaml: change that, not this.' \
+	  'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: arch-ext-proc' \
+	  '  labels: {app.kubernetes.io/name: arch-ext-proc}' 'spec:'; \
+	  sed -n '/^groups:/,$$ s/^\(.\)/  \1/p' deploy/prometheus/alerts.yaml; } > deploy/prometheus/prometheus-rule.yaml
 	@awk '/^```sh/ {on=1; next} /^```/ {on=0} on' envoy/README.md | PATH="$(CURDIR)/$(BIN):$$PATH" sh -eu
 
 format: $(VENV)/.test ## Lay the code out

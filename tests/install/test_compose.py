@@ -52,7 +52,7 @@ def test_what_is_mounted_exists_and_cannot_be_written() -> None:
 
 def test_only_loopback_of_the_host_is_published() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
-    assert ports == ["127.0.0.1:10000:10000"]
+    assert ports == [f"127.0.0.1:{port}:{port}" for port in (10000, 9090, 3000)]
     assert load(CONFIG, ENVIRON, lambda: b"").configuration.envoy.listener.port == 10000
 
 
@@ -118,7 +118,7 @@ async def test_the_configuration_routes_as_its_comments_promise(tmp_path: Path) 
     text = text.replace("http://qwen:8000/v1", "${QWEN_UPSTREAM}")
     text = text.replace(
         "server: {address: 0.0.0.0, trust_network: true}",
-        'server: {port: "${ARCH_PORT}"}\nadmin: {port: "${ARCH_ADMIN_PORT}"}\nrouting: {deadline: 20s}',
+        'server: {port: "${ARCH_PORT}"}\nrouting: {deadline: 20s}',
     )
     text = text.replace(
         "listener: {address: 0.0.0.0}", 'message_timeout: 30s\n  listener: {port: "${ENVOY_PORT}"}'

@@ -57,7 +57,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert done.returncode == 0, done.stderr
     shutil.rmtree(source)
     # Its own admin port, which nobody has: the usual one may be in use on this machine.
-    (folder / "arch_config.yaml").write_text(f"{CONFIG.read_text()}admin: {{port: {free_port()}}}\n")
+    text = CONFIG.read_text().replace('"${ARCH_ADMIN_PORT:-9902}"', str(free_port()))
+    (folder / "arch_config.yaml").write_text(text)
     return folder / "arch"
 
 
