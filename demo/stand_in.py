@@ -13,7 +13,7 @@ import json
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -49,7 +49,7 @@ class Behaviour:
     `chunk_delay_s` is the pause before each streamed piece; after `reset_after` pieces the connection
     breaks off. A stream waits for `hold` after its first piece. `text` is what is said, `compress` in gzip.
     Every `fail_every`th request gets a 500. `tokens` is how many the usage says were written, in an answer
-    in the OpenAI chat dialect that is not streamed.
+    in the OpenAI chat dialect that is not streamed. `headers` are on every answer.
     """
 
     status: int = 200
@@ -62,6 +62,7 @@ class Behaviour:
     compress: bool = False
     fail_every: int | None = None
     tokens: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -80,6 +81,7 @@ class StandIn:
         """Serve on loopback unless told otherwise, on a free port unless one is given."""
         application = web.Application(client_max_size=MAX_BODY_BYTES)
         application.router.add_route("*", "/{path:.*}", self._handle)
+        application.on_response_prepare.append(self._add_headers)
         # Bodies are kept as they came, compressed ones too.
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5, auto_decompress=False)
         await runner.setup()
@@ -93,6 +95,9 @@ class StandIn:
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
+
+    async def _add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(self.behave.headers)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()

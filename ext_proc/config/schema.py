@@ -339,6 +339,7 @@ class Envoy(Section):
     message_timeout: Annotated[float, BeforeValidator(duration("5ms", "5m"))] = 0.5
     request_timeout: Annotated[float, BeforeValidator(duration("1s", "24h"))] | None = None
     body_limit: Annotated[int, BeforeValidator(size("64KiB", "1GiB"))] = 32 << 20
+    pass_cookies: bool = False
 
 
 def _listener_type(value: object) -> object:

@@ -167,6 +167,7 @@ def _envoy(draft: Draft, catalog: Catalog, report: Report) -> EnvoySettings:
         request_timeout_s=timeout or REQUEST_TIMEOUT_S,
         body_limit_bytes=envoy.body_limit,
         failure_credential_env=catalog.failure_variable,
+        pass_cookies=envoy.pass_cookies,
         ext_proc_tls=build_ext_proc_tls(draft),
     )
 

@@ -50,6 +50,16 @@ SHOWN_TO_CLIENT = (POLICY, MODEL, REASON)
 TRY_ARM, TRY_KEY = "x-arch-try-arm", "x-arch-try-key"
 """A tester names an arm in the first and proves to be one with the second. No provider sees either."""
 
+COOKIES = "cookie", "set-cookie"
+"""A client's are for the gateway or its applications, a provider's for itself: neither goes further, unless
+the file says otherwise."""
+
+OF_THE_CLIENTS_HOP = ("proxy-authorization",)
+"""A client's credential for a proxy, which no provider is. Source: RFC 9110, 11.7.2."""
+
+OF_THE_PROVIDERS_HOP = ("alt-svc", "openai-organization", "openai-project")
+"""What answers say that is not for clients: where else the provider listens, and whose account it is."""
+
 SESSION_PINS = ("x-arch-session", "x-model-affinity")
 """A client names its session in one of these; the first one present counts."""
 

@@ -232,6 +232,7 @@ class EnvoySettings:
     request_timeout_s: float
     body_limit_bytes: int
     failure_credential_env: str | None
+    pass_cookies: bool = False
     ext_proc_tls: ExtProcTls = ExtProcTls()
 
 

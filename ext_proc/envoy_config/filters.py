@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation, HeaderMutationRules
 from envoy_data_plane.envoy.config.core.v3 import (
     GrpcService,
@@ -28,6 +30,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 
 from ext_proc.core import headers
+from ext_proc.core.rewrite import AUTH_HEADERS
 from ext_proc.core.settings import Configuration
 from ext_proc.core.types import Target
 from ext_proc.envoy_config.typed import exactly, overwrite, pack, regex, seconds, verbatim
@@ -43,6 +46,14 @@ _SKIP = ProcessingModeHeaderSendMode.SKIP
 _BUFFERED = ProcessingModeBodySendMode.BUFFERED
 _NONE = ProcessingModeBodySendMode.NONE
 _STREAMED = ProcessingModeBodySendMode.STREAMED
+
+
+WRITTEN = "x-arch-[a-z-]+|:path|:authority|content-(?:length|encoding)|(?:x-(?:goog-)?)?api-key|authorization"
+"""What the server writes, whatever the configuration, `AUTH_HEADERS` included; RE2."""
+
+DANGEROUS = "host|cookie|connection|te|upgrade|transfer-encoding|x-(?:envoy|forwarded)-.*"
+_ROOM = 16
+"""Characters of other names that fit into the instructions that are left."""
 
 
 def own_headers(configuration: Configuration) -> TypedExtensionConfig:
@@ -147,13 +158,27 @@ def _processor(
         # The headers must be sent, or they would reach the router before the body has been read.
         processing_mode=_mode(_BUFFERED),
         message_timeout=seconds(envoy.message_timeout_s),
-        # The host is a routing header to Envoy, and so are two that are not ours to touch. (`x-envoy-*`
-        # is refused by default. A list of all that is allowed would not do: the providers' own
-        # credential headers may make it longer than the 100 instructions that Envoy grants a regex.)
-        mutation_rules=HeaderMutationRules(
-            allow_all_routing=True, disallow_expression=regex(":(?:method|scheme)"), disallow_is_error=False
-        ),
+        mutation_rules=_may_change(configuration),
         forward_rules=_forward(read),
+    )
+
+
+def _may_change(configuration: Configuration) -> HeaderMutationRules:
+    """The headers that the server writes or removes, each by its name, and no others.
+
+    Envoy grants a regex 100 instructions. Where the providers' own credential headers do not fit in, any
+    header may be changed that is neither one of HTTP/2's nor dangerous.
+    """
+    targets = configuration.snapshot.targets.values()
+    headers_used = {target.credential.header for target in targets if target.credential is not None}
+    own = sorted(headers_used.difference(AUTH_HEADERS))
+    if sum(map(len, own)) <= _ROOM:
+        expression = "|".join([WRITTEN, *map(re.escape, own)])
+        return HeaderMutationRules(disallow_all=True, allow_expression=regex(expression))
+    return HeaderMutationRules(
+        disallow_all=True,
+        allow_expression=regex(f"{WRITTEN}|[^:]+"),
+        disallow_expression=regex(DANGEROUS),
     )
 
 

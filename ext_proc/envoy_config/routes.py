@@ -65,6 +65,8 @@ def routes(configuration: Configuration) -> list[Route]:
         _unobserved(_undecided(configuration)),
         _unobserved(_everything_else(configuration)),
     ]
+    cookie, set_cookie = headers.COOKIES
+    passes = configuration.envoy.pass_cookies
     for route in found:
         # A tester's key is for this server alone, and no provider need learn our clusters.
         route.request_headers_to_remove = [
@@ -72,6 +74,15 @@ def routes(configuration: Configuration) -> list[Route]:
             *headers.UNTIL_ROUTED,
             headers.TRY_ARM,
             headers.TRY_KEY,
+            *headers.OF_THE_CLIENTS_HOP,
+            *([] if passes else [cookie]),
+        ]
+        # Envoy removes before it adds: what is left of ours is what it says itself.
+        route.response_headers_to_remove = [
+            *headers.DECISION,
+            headers.ATTEMPTS,
+            *headers.OF_THE_PROVIDERS_HOP,
+            *([] if passes else [set_cookie]),
         ]
     return found
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import yaml
 
 from ext_proc.config.load import load_text
+from ext_proc.core import headers
+from ext_proc.core.rewrite import AUTH_HEADERS
 from ext_proc.core.settings import Address, Pipe
 from ext_proc.envoy_config import render_bootstrap
+from ext_proc.envoy_config.filters import DANGEROUS, WRITTEN
 
 BASE = "model_providers: [{model: openai/a, default: true}]\naffinity: {salt: 0123456789abcdef}\n"
 TLS = "tls: {certificate: s.crt, key: s.key}"
@@ -75,3 +79,47 @@ def test_a_socket_is_a_pipe() -> None:
     (endpoints,) = found["load_assignment"]["endpoints"]
     assert endpoints["lb_endpoints"] == [{"endpoint": {"address": {"pipe": {"path": "/run/a.sock"}}}}]
     assert found.get("type", "STATIC") == "STATIC"
+
+
+def rules(*credentials: str) -> dict[str, Any]:
+    """The mutation rules of the filter that decides, with providers whose keys travel in these headers."""
+    text = "model_providers:\n  - {model: openai/a, default: true}\n" + "".join(
+        f"  - {{model: own{number}/a, cluster: own, access_key: k, credential_header: {name}}}\n"
+        for number, name in enumerate(credentials)
+    )
+    configuration = load_text(text, "f", {}, lambda: b"").configuration
+    (listener,) = yaml.safe_load(render_bootstrap(configuration, (LOOPBACK,)))["static_resources"][
+        "listeners"
+    ]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return dict(manager["http_filters"][0]["typed_config"]["mutation_rules"])
+
+
+def may(given: dict[str, Any], name: str) -> bool:
+    """What Envoy makes of them."""
+    assert given["disallow_all"] is True
+    refused = given.get("disallow_expression", {}).get("regex", "$^")
+    return bool(re.fullmatch(given["allow_expression"]["regex"], name)) and not re.fullmatch(refused, name)
+
+
+NEVER = (
+    *(":method", ":scheme", "host", "cookie", "connection", "te", "upgrade", "transfer-encoding"),
+    *("x-envoy-retry-on", "x-forwarded-for", "x-forwarded-proto"),
+)
+
+
+@pytest.mark.parametrize("credentials", [(), ("x-my-own-key",), ("x-my-own-key", "x-quite-another-key")])
+def test_the_server_may_change_what_it_writes(credentials: tuple[str, ...]) -> None:
+    given = rules(*credentials)
+    written = (*headers.DECISION, *AUTH_HEADERS, ":path", ":authority", "content-length", "content-encoding")
+    assert all(may(given, name) for name in (*written, *credentials))
+    assert not any(may(given, name) for name in NEVER)
+    if len(credentials) < 2:
+        assert not may(given, "x-of-the-application")
+
+
+def test_the_names_fit_into_envoys_regex() -> None:
+    """Envoy itself is asked in the end-to-end tests; this tells why one of them fails."""
+    assert not set(AUTH_HEADERS) - {name for name in AUTH_HEADERS if re.fullmatch(WRITTEN, name)}
+    assert re.fullmatch(DANGEROUS, "host")
+    assert rules("x-my-own-key")["allow_expression"]["regex"] == f"{WRITTEN}|x\\-my\\-own\\-key"
