@@ -11,7 +11,7 @@ from ext_proc.core.observation import Comparison, Observation
 from ext_proc.core.reply import Reply, ToolCall
 
 _SPACES = re.compile(r"\s+")
-_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
+_FENCE = re.compile(r"\A```(?:json)?[^\S\n]*\n(.*?)\n?```\Z", re.DOTALL)
 _HEAD_CHARS = 300
 """Where a refusal stands: a long answer that regrets something later is none."""
 
