@@ -21,24 +21,28 @@ from ext_proc.telemetry import Telemetry
 class AdminServer:
     """`/healthz` says that the process lives, `/readyz` that it takes requests, `/metrics` the numbers.
 
-    `/shadows` shows what comparisons found, `/` all of it to people. Without `current` there is no page.
+    `/config` shows what is in force, `/shadows` what comparisons found, `/` all of it to people. Without
+    `current` there is no page.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         address: Address,
         telemetry: Telemetry,
+        *,
         is_ready: Callable[[], bool],
         shadows: Callable[[], Mapping[str, object]] = dict,
         rollouts: Callable[[], RolloutControl | None] = lambda: None,
         token: Callable[[], Secret | None] = lambda: None,
         current: Callable[[], Snapshot] | None = None,
         explainer: Explainer | None = None,
+        config: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         self._address = address
         self._telemetry = telemetry
         self._is_ready = is_ready
         self._shadows = shadows
+        self._config = config
         guard = Guard(address, token)
         application = web.Application(middlewares=[guard.check_host], client_max_size=MAX_BODY_BYTES)
         application.on_response_prepare.append(page.add_headers)
@@ -48,6 +52,7 @@ class AdminServer:
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
                 web.get("/shadows", self._shown_shadows),
+                web.get("/config", self._shown_config),
                 *RolloutRoutes(rollouts, guard).routes(),
                 *TryRoutes(explainer, guard, telemetry).routes(),
             ]
@@ -80,6 +85,10 @@ class AdminServer:
     async def _shown_shadows(self, _: web.Request) -> web.Response:
         """Comparisons of late, in names and numbers."""
         return web.json_response(self._shadows())
+
+    async def _shown_config(self, _: web.Request) -> web.Response:
+        """The configuration in force, its secrets masked, and how the last reload went."""
+        return web.json_response(self._config())
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(

@@ -74,6 +74,10 @@ class Serving:
         """What a stream would take now."""
         return self._in_force().current()
 
+    def routers_held(self) -> int:
+        """Replaced routers that streams still have."""
+        return self._routers.held
+
     def servicer(self) -> Servicer:
         """What answers the streams."""
         return Servicer(self._in_force().current, self.telemetry, self.observing, self._bounds)

@@ -17,6 +17,7 @@ import uvloop
 from ext_proc import __version__, app
 from ext_proc.cli import evaluate, explain, health, lint, rollout
 from ext_proc.config import load
+from ext_proc.config.source import Source
 from ext_proc.core.errors import ConfigError, RouterError
 from ext_proc.core.settings import Address, Pipe
 from ext_proc.telemetry import log
@@ -132,10 +133,11 @@ def _load(arguments: argparse.Namespace, *, with_files: bool = False) -> load.Lo
 
 def _serve(arguments: argparse.Namespace) -> int:
     log.configure(as_json=arguments.log_format == "json", level=arguments.log_level)
-    loaded = _load(arguments, with_files=True)
+    source = Source(arguments.file, os.environ, lambda: secrets.token_bytes(SALT_BYTES))
+    loaded = source.load()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(app.serve(loaded))
+            runner.run(app.serve(source, loaded))
         except (OSError, RuntimeError, RouterError) as error:
             # Both servers report an address in use this way, and routers what they lack; anything later
             # is handled per request.

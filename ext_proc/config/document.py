@@ -73,10 +73,14 @@ class Document:
 
 
 class Report:
-    """Collects the problems of one file, in any order."""
+    """Collects the problems of one file, in any order.
+
+    `read` has what was read besides it, each file with a digest of its content, None if it could not be.
+    """
 
     def __init__(self, file: str) -> None:
         self._file = file
+        self.read: dict[FilePath, bytes | None] = {}
         self._problems: set[Problem] = set()
         self._suggestions = 0
 

@@ -1,7 +1,7 @@
-"""Environment variables in the file: `$VAR`, `${VAR}`, `${VAR:-default}`; `$$` is a dollar sign.
+"""Environment variables in the file: `$VAR`, `${VAR}`, `${VAR:-default}`; `$$` is a dollar sign. And secrets.
 
-Addresses may mix text and variables. A secret is one variable or one literal, so that half a secret
-is never taken for a variable's name and shown.
+Addresses may mix text and variables, and so may the path of a secret's file. A secret is one variable or one
+literal, so that half a secret is never taken for a variable's name and shown.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any
 
 from ext_proc.config.document import Document, Path, Report
+from ext_proc.config.secret_file import SecretFile, read_file
 
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(:-([^}$]*))?\})", re.ASCII)
 _WRITE = "write $VAR, ${VAR} or ${VAR:-default}; a dollar sign is $$"
@@ -68,9 +70,17 @@ def expand_addresses(document: Document, environ: Mapping[str, str], report: Rep
 
 
 def read_secret(
-    text: str, environ: Mapping[str, str], document: Document, path: Path, report: Report
+    text: str | SecretFile, environ: Mapping[str, str], document: Document, path: Path, report: Report
 ) -> Value | None:
-    """Resolve a secret. None, and a problem, when its variable is not set or it is no clear reference."""
+    """Resolve a secret.
+
+    None, and a problem, when its variable is not set, its file holds none, or it is no clear reference.
+    """
+    if isinstance(text, SecretFile):
+        place = (*path, "file")
+        file = _expand(text.path, environ, document, place, report)
+        found = None if file is None else read_file(FilePath(file), document.mark(place), report)
+        return None if found is None else Value(found)
     match = _VARIABLE.fullmatch(text)
     if match is not None and match[1] is None:
         value = _expand(text, environ, document, path, report)

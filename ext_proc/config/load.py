@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
+from typing import Any
 
 from ext_proc.config.document import Mark, Path, Report, parse, read_text
 from ext_proc.config.draft import read_draft
 from ext_proc.config.files import examine
+from ext_proc.config.masking import masked
 from ext_proc.config.routes import policy_places
+from ext_proc.config.secret_file import fingerprint
 from ext_proc.config.snapshot import build
 from ext_proc.core.errors import ConfigError, Problem
 from ext_proc.core.settings import Configuration
@@ -20,11 +23,14 @@ class Loaded:
     """A usable configuration and what its file should better say, in file order.
 
     `places` has the place of every policy's parts: of `(name, "description")`, `(name, "examples", 0)`.
+    `read` has the files it came from, each with a digest; `shown` is what the file says, without its secrets.
     """
 
     configuration: Configuration
     warnings: tuple[Problem, ...]
     places: Mapping[Path, Mark] = field(default_factory=dict, repr=False)
+    read: Mapping[FilePath, bytes | None] = field(default_factory=dict, repr=False)
+    shown: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def load(
@@ -37,7 +43,13 @@ def load(
 
     Errors: ConfigError, with all problems and warnings in file order.
     """
-    return load_text(read_text(path), str(path), environ, random_salt, with_files=with_files)
+    # Before it is read: one that changes in between is then seen to have changed.
+    read = {path: fingerprint(path)}
+    try:
+        loaded = load_text(read_text(path), str(path), environ, random_salt, with_files=with_files)
+    except ConfigError as error:
+        raise ConfigError(error.problems, {**read, **error.read}) from None
+    return replace(loaded, read={**read, **loaded.read})
 
 
 def load_text(
@@ -51,14 +63,15 @@ def load_text(
     """As `load`, of a text that is at hand. `file` is the name that problems show."""
     document = parse(text, file)
     report = Report(file)
+    shown = masked(document.data)
     draft = read_draft(document, environ, report)
     configuration = build(draft, environ, random_salt, report)
     if with_files and configuration is not None:
         examine(configuration, document, report)
     problems = report.sorted()
     if report.has_errors or configuration is None:
-        raise ConfigError(problems)
-    return Loaded(configuration, problems, policy_places(draft))
+        raise ConfigError(problems, report.read)
+    return Loaded(configuration, problems, policy_places(draft), report.read, shown)
 
 
 def check(path: FilePath, environ: Mapping[str, str]) -> tuple[Problem, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from ext_proc.config.secret_file import SecretText
 from ext_proc.config.section import Section
 from ext_proc.config.values import Name, Number, Percent, Share, Text, duration, kind_of, whole, wrong
 from ext_proc.core.rollout_plan import DEFAULT_FALSE_ROLLBACK_RATE
@@ -112,7 +113,7 @@ class RolloutWebhook(Section):
     """Whom to call. The URL may be a secret, so it may be a variable."""
 
     url: Text = Field(repr=False)
-    token: Text | None = Field(default=None, repr=False)
+    token: SecretText | None = Field(default=None, repr=False)
     timeout: _Timeout = 5.0
 
     @model_validator(mode="before")
@@ -138,7 +139,7 @@ class PrometheusQuery(Section):
     query: Text
     min: Number | None = None
     max: Number | None = None
-    token: Text | None = Field(default=None, repr=False)
+    token: SecretText | None = Field(default=None, repr=False)
     timeout: _Timeout = 5.0
 
 

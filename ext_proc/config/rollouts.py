@@ -20,6 +20,7 @@ from ext_proc.config.rollout_schema import (
     RolloutWebhook,
 )
 from ext_proc.config.routes import CANARY
+from ext_proc.config.secret_file import SecretFile
 from ext_proc.core.rollout_plan import (
     COMPARED,
     DEFAULT_RULES,
@@ -77,7 +78,7 @@ def build_rollouts(
 
 
 def read_token(
-    text: str | None, path: Path, draft: Draft, environ: Mapping[str, str], report: Report
+    text: str | SecretFile | None, path: Path, draft: Draft, environ: Mapping[str, str], report: Report
 ) -> Secret | None:
     """A bearer token of the file. None without one, or when it cannot be used, which is a problem."""
     if text is None:
@@ -290,7 +291,9 @@ class _Builder:
         ]
         return tuple(endpoint for endpoint in found if endpoint is not None)
 
-    def _endpoint(self, url: str, token: str | None, timeout_s: float, path: Path) -> Endpoint | None:
+    def _endpoint(
+        self, url: str, token: str | SecretFile | None, timeout_s: float, path: Path
+    ) -> Endpoint | None:
         document, whole = self._draft.document, (*self._path, *path)
         # A webhook may be written as its URL alone.
         place = (*whole, "url") if (*whole, "url") in document.values else whole

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ext_proc.config.base_url import BaseUrl, parse_base_url
 from ext_proc.config.rollout_schema import Rollout, Rollouts
+from ext_proc.config.secret_file import SecretText
 from ext_proc.config.section import Section
 from ext_proc.config.values import (
     Cluster,
@@ -114,7 +115,7 @@ class ModelProvider(Section):
     default: bool = False
     cluster: Cluster | None = None
     base_url: Annotated[BaseUrl, BeforeValidator(parse_base_url)] | None = None
-    access_key: Text | None = Field(default=None, repr=False)
+    access_key: SecretText | None = Field(default=None, repr=False)
     credential_header: CredentialHeader | None = None
     passthrough_auth: bool = False
     provider_interface: Interface | None = None
@@ -208,7 +209,7 @@ class RouterSection(Section):
     max_batch: Annotated[int, BeforeValidator(whole(1, 256))] | None = None
     engine: Text | None = None
     base_url: Annotated[BaseUrl, BeforeValidator(parse_base_url)] | None = None
-    access_key: Text | None = Field(default=None, repr=False)
+    access_key: SecretText | None = Field(default=None, repr=False)
     guided: Literal["off", "json-schema", "structured-outputs", "guided-choice", "grammar"] | None = None
     max_concurrent: Annotated[int, BeforeValidator(whole(1, 4_096))] | None = None
     breaker: Breaker | None = None
@@ -261,9 +262,9 @@ class Routing(Section):
 
 
 class Affinity(Section):
-    salt: Text | None = Field(default=None, repr=False)
+    salt: SecretText | None = Field(default=None, repr=False)
     sticky: Stickiness = "session"
-    tester_key: Text | None = Field(default=None, repr=False)
+    tester_key: SecretText | None = Field(default=None, repr=False)
     memory: Memory = Memory()
 
 
@@ -309,7 +310,7 @@ class Server(Section):
 class Admin(Section):
     address: Host = "127.0.0.1"
     port: Port = 9_902
-    token: Text | None = Field(default=None, repr=False)
+    token: SecretText | None = Field(default=None, repr=False)
 
 
 class EnvoyListener(Section):

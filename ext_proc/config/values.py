@@ -38,7 +38,7 @@ def wrong(text: str, hint: str) -> PydanticCustomError:
     return PydanticCustomError("arch", "{text}", {"text": text, "hint": hint})
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     if not isinstance(value, str):
         raise wrong(
             f"must be text, not {kind_of(value)}", "write text" if value is None else "put it in quotes"
@@ -64,7 +64,7 @@ def name(value: object) -> str:
 
     Envoy would pass other bytes on, but clients read header values as Latin-1, ASCII or UTF-8.
     """
-    text = _text(value)
+    text = text_of(value)
     if not text or text != text.strip() or len(text) > MAX_NAME:
         raise wrong(
             f"must have 1 to {MAX_NAME} characters and no space at its ends",
@@ -111,7 +111,7 @@ def example(value: object) -> str:
 
 
 def _prose(value: object, most: int, hint_empty: str, hint_long: str) -> str:
-    text = _text(value).strip()
+    text = text_of(value).strip()
     if not text.isascii() and any(0xD800 <= ord(char) <= 0xDFFF for char in text):
         raise wrong("holds half a character (a surrogate)", "write the character itself")
     if not text or len(text) > most:
@@ -224,7 +224,7 @@ def whole(least: int, most: int) -> Callable[[object], int]:
 
 def identity(value: object) -> str:
     """A session's or a user's id, as it comes in a header or in a body."""
-    text = _text(value)
+    text = text_of(value)
     if not text or len(text) > MAX_IDENTITY:
         raise wrong(f"must have 1 to {MAX_IDENTITY} characters", "write an id as the client sends it")
     return text
@@ -241,7 +241,7 @@ def status(value: object) -> int | str:
 
 def host(value: object) -> str:
     """A host name or an IP address."""
-    text = _text(value)
+    text = text_of(value)
     if not (_HOST.fullmatch(text) or is_ip(text)):
         raise wrong("is not a host name or an IP address", "write e.g. 127.0.0.1; the port has its own key")
     return text
@@ -249,7 +249,7 @@ def host(value: object) -> str:
 
 def ip(value: object) -> str:
     """An IP address: Envoy resolves no names for what it listens on."""
-    text = _text(value)
+    text = text_of(value)
     if not is_ip(text):
         raise wrong("is not an IP address", "write e.g. 127.0.0.1, or 0.0.0.0 for every interface")
     return text
@@ -265,7 +265,7 @@ def is_ip(text: str) -> bool:
 
 def file(value: object) -> str:
     """A file's path."""
-    text = _text(value)
+    text = text_of(value)
     if not text or not text.isprintable():
         raise wrong("is no path", "write e.g. /etc/arch/tls/tls.crt")
     return text
@@ -289,7 +289,7 @@ def mode(value: object) -> int:
 
 
 def credential_header(value: object) -> str:
-    text = _text(value).lower()
+    text = text_of(value).lower()
     if not _HEADER.fullmatch(text) or text in _NO_CREDENTIAL or text.startswith("content-"):
         raise wrong(
             "is not a header that can carry a credential", "write e.g. authorization, x-api-key or api-key"
@@ -298,7 +298,7 @@ def credential_header(value: object) -> str:
 
 
 def device(value: object) -> str:
-    text = _text(value)
+    text = text_of(value)
     if not _DEVICE.fullmatch(text):
         raise wrong("is not a device", "write auto, cpu, cuda or cuda:0")
     return text
@@ -325,4 +325,4 @@ File = Annotated[str, BeforeValidator(file)]
 Socket = Annotated[str, BeforeValidator(socket)]
 Mode = Annotated[int, BeforeValidator(mode)]
 CredentialHeader = Annotated[str, BeforeValidator(credential_header)]
-Text = Annotated[str, BeforeValidator(_text)]
+Text = Annotated[str, BeforeValidator(text_of)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 
 class Reason(StrEnum):
@@ -112,8 +114,14 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used. `problems` holds everything found, in file order."""
+    """A configuration that cannot be used. `problems` holds everything found, in file order.
 
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
+    `read` has the files it was read from, each with a digest, None for one that could not be read.
+    """
+
+    def __init__(
+        self, problems: tuple[Problem, ...], read: Mapping[Path, bytes | None] | None = None
+    ) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
+        self.read = read or {}

@@ -125,8 +125,11 @@ class Controller:
             del self.rollouts[policy]
             self._telemetry.gone(policy)
         for policy, rollout in settings.policies.items():
-            if policy in self.rollouts:
-                self.rollouts[policy].declare(rollout)
+            if (one := self.rollouts.get(policy)) is not None:
+                if rollout.plan != one.plan:
+                    # Other steps may mean a lower weight: whoever leads looks at once.
+                    one.looked_at = _NEVER
+                one.declare(rollout)
             else:
                 self.rollouts[policy] = Tracked(rollout, now)
         # Read everything again: the store may know of a rollout that is new here.

@@ -1,0 +1,152 @@
+"""One configuration after the other in one process: what a stream keeps, what survives, what is let go."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from ext_proc.core.errors import RouterError
+from ext_proc.router.embedded import EmbeddedRouter
+from ext_proc.telemetry.reloads import ReloadOutcome
+from tests.support.mesh import CODING, eventually
+from tests.support.reloading import SALT, Stream, a_file, a_reloader, ask, configuration, serving
+
+
+async def test_a_stream_ends_with_what_it_began_with() -> None:
+    async with serving(a_file()) as server:
+        stream = Stream(server)
+        await stream.begin()
+        await server.apply(configuration(a_file(description="something else", weights=(0, 100))))
+        assert (await ask(server))["x-arch-model"] == "vllm/c"
+        assert (await stream.decided())["x-arch-model"] == "vllm/b"
+        await stream.end()
+
+
+async def test_a_replaced_router_is_closed_when_its_last_stream_has_ended() -> None:
+    async with serving(a_file()) as server:
+        streams = [Stream(server), Stream(server)]
+        for stream in streams:
+            await stream.begin()
+        old = server.live.asker
+        await server.apply(configuration(a_file(routing="{router: {type: embedded, threshold: 0.01}}")))
+        assert server.routers_held() == 1
+        await streams[0].end()
+        assert server.routers_held() == 1
+        # It answers still, and another asker has not taken its place.
+        assert (await streams[1].decided())["x-arch-policy"] == "code"
+        assert server.live.asker is not old
+        await streams[1].end()
+        assert server.routers_held() == 0
+
+
+async def test_a_change_of_weights_or_keys_keeps_the_router_and_its_verdicts() -> None:
+    async with serving(a_file()) as server:
+        asker, policies = server.live.asker, server.live.snapshot.policies
+        await ask(server)
+        await server.apply(configuration(a_file(weights=(0, 100), key="sk-two")))
+        assert server.live.asker is asker
+        assert server.live.snapshot.policies is policies
+        decided = await ask(server)
+        assert decided["x-arch-model"] == "vllm/c"
+        assert 'source="cache"} 1.0' in server.telemetry.exposition().decode()
+        assert 'source="router"} 1.0' in server.telemetry.exposition().decode()
+        credential = server.live.snapshot.default.credential
+        assert credential is not None
+        assert credential.value.reveal() == "Bearer sk-two"
+
+
+def loaded_routers() -> set[int]:
+    gc.collect()
+    return {id(thing) for thing in gc.get_objects() if isinstance(thing, EmbeddedRouter)}
+
+
+async def test_other_policies_keep_the_loaded_model() -> None:
+    async with serving(a_file()) as server:
+        before, asker = loaded_routers(), server.live.asker
+        await server.apply(configuration(a_file(description="planning trips")))
+        assert server.live.asker is not asker
+        assert loaded_routers() == before
+        await ask(server)
+
+
+AGENT = [
+    {"role": "user", "content": CODING},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": ""}}],
+    },
+    {"role": "tool", "tool_call_id": "1", "content": "42"},
+]
+
+
+async def test_an_agents_loop_stays_where_it_is_over_a_reload() -> None:
+    async with serving(a_file()) as server:
+        first = await ask(server, messages=AGENT[:1], user="u")
+        assert first["x-arch-reason"] == "policy"
+        await server.apply(configuration(a_file(description="another text")))
+        assert (await ask(server, messages=AGENT, user="u"))["x-arch-reason"] == "session"
+
+
+async def test_a_router_that_cannot_be_made_changes_nothing() -> None:
+    missing = "{router: {type: transformers, model: /nowhere/at/all}, deadline: 5s}"
+    async with serving(a_file()) as server:
+        before = server.live
+        threads = threading.active_count()
+        with pytest.raises(RouterError):
+            await server.apply(configuration(a_file(routing=missing, weights=(0, 100))))
+        assert server.live is before
+        assert (await ask(server))["x-arch-model"] == "vllm/b"
+        await eventually(lambda: threading.active_count() <= threads + 1, "the failed router's threads end")
+
+
+async def test_what_only_a_restart_changes_stays_and_is_named() -> None:
+    rest = "server: {port: 1, drain: 3s}\nadmin: {port: 2}\nenvoy: {body_limit: 1MiB, message_timeout: 30s}"
+    other = a_file(weights=(0, 100)).replace("envoy: {message_timeout: 30s}", rest)
+    async with serving(a_file()) as server:
+        port = server.configuration.server.listen.port
+        waiting = await server.apply(configuration(other))
+        assert waiting == ("server.port", "server.drain", "admin.port", "envoy.body_limit")
+        assert server.configuration.server.listen.port == port
+        assert server.live.body_limit_bytes == 32 << 20
+        assert (await ask(server))["x-arch-model"] == "vllm/c"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "arch_config.yaml"
+    path.write_text(a_file())
+    return path
+
+
+async def test_a_bad_file_changes_nothing_and_is_told_with_its_line(file: Path) -> None:
+    async with serving(a_file()) as server:
+        reloader, before = a_reloader(server, file), server.live
+        file.write_text(a_file(weights=(0, 100)).replace("affinity", "afinity"))
+        found = await reloader.reload()
+        assert found.outcome is ReloadOutcome.REFUSED
+        assert [problem.partition(" — ")[0] for problem in found.problems] == [
+            f'{file}:11:1: unknown key "afinity"'
+        ]
+        assert server.live is before
+        text = server.telemetry.exposition().decode()
+        assert 'arch_ext_proc_config_reloads_total{outcome="refused"} 1.0' in text
+        assert "arch_ext_proc_config_last_reload_successful 0.0" in text
+        file.write_text(a_file(weights=(0, 100)))
+        assert (await reloader.reload()).outcome is ReloadOutcome.OK
+        assert "arch_ext_proc_config_last_reload_successful 1.0" in server.telemetry.exposition().decode()
+
+
+async def test_a_reload_finds_no_secret_to_show(file: Path) -> None:
+    async with serving(a_file()) as server:
+        file.write_text(a_file(key="sk-planted"))
+        reloader = a_reloader(server, file)
+        await reloader.reload()
+        shown = json.dumps(reloader.shown())
+        assert "sk-planted" not in shown
+        assert SALT not in shown
+        assert '"revision"' in shown

@@ -1,0 +1,196 @@
+"""A changed file through Envoy: in force without a lost request, or refused and told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from demo.stand_in import Behaviour
+from tests.support.load import under_load
+from tests.support.mesh import CODING, LIMIT_S
+from tests.support.reloaded import Reloaded, a_file, reloaded_mesh
+from tests.support.rollout_traffic import Rollout
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Reloaded]:
+    folder = tmp_path_factory.mktemp("reload")
+    store = str(folder / "rollouts.sqlite")
+    async with reloaded_mesh(folder, a_file(), ROLLOUT_STORE=store, KEYS=str(folder)) as found:
+        yield found
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def reloaded(shared: Reloaded) -> AsyncIterator[Reloaded]:
+    """The mesh with its first text in force."""
+    async with asyncio.timeout(LIMIT_S):
+        if shared.file.read_text() != a_file():
+            await shared.put(a_file())
+        shared.mesh.forget()
+        yield shared
+
+
+async def served_by(reloaded: Reloaded, text: str = CODING) -> str | None:
+    reply = await reloaded.mesh.ask(text)
+    assert (reply.status, reply.reason) == (200, "policy")
+    return reply.model
+
+
+async def test_reloads_under_load_cost_no_request(reloaded: Reloaded) -> None:
+    models = ("vllm/coder", "vllm/next")
+    async with under_load(reloaded.mesh, by_policy_every=2) as load:
+        for number in range(1, 6):
+            await reloaded.put(a_file(coding=models[number % 2], described=f"{CODING}, {number}"))
+            await load.decides(20)
+    assert load.failures == []
+    assert load.undecided == 0
+    assert await served_by(reloaded) == "vllm/next"
+
+
+async def test_a_bad_file_changes_nothing_until_it_is_mended(reloaded: Reloaded) -> None:
+    before = await reloaded.outcomes()
+    reloaded.rename(a_file(coding="vllm/nxt"))
+    found = await reloaded.after(before, "refused")
+    assert found["last_reload"]["problems"] == [
+        f'{reloaded.file}:10:14: there is no provider "vllm/nxt" — did you mean "vllm/next"?'
+    ]
+    assert 'there is no provider "vllm/nxt"' in reloaded.mesh.stack.server.log.read_text()
+    assert await served_by(reloaded) == "vllm/coder"
+    await reloaded.put(a_file(coding="vllm/next"))
+    assert await served_by(reloaded) == "vllm/next"
+
+
+async def test_a_file_cut_off_in_the_middle_a_missing_one_and_a_folder_change_nothing(
+    reloaded: Reloaded,
+) -> None:
+    text, file = a_file(coding="vllm/next"), reloaded.file
+    before = await reloaded.outcomes()
+    file.write_text(text[: len(text) // 2])
+    await reloaded.after(before, "refused")
+    assert await served_by(reloaded) == "vllm/coder"
+
+    before = await reloaded.outcomes()
+    file.unlink()
+    found = await reloaded.after(before, "refused")
+    assert "there is no such file" in found["last_reload"]["problems"][0]
+
+    before = await reloaded.outcomes()
+    file.mkdir()
+    reloaded.mesh.stack.server.send(signal.SIGHUP)
+    found = await reloaded.after(before, "refused")
+    assert "this is a directory" in found["last_reload"]["problems"][0]
+    assert await served_by(reloaded) == "vllm/coder"
+
+    file.rmdir()
+    before = await reloaded.outcomes()
+    file.write_text(text)
+    await reloaded.after(before, "ok")
+    assert await served_by(reloaded) == "vllm/next"
+
+
+async def test_a_signal_reads_the_file_anew(reloaded: Reloaded) -> None:
+    before = await reloaded.outcomes()
+    reloaded.mesh.stack.server.send(signal.SIGHUP)
+    found = await reloaded.after(before, "ok")
+    assert found["last_reload"]["problems"] == []
+
+
+async def test_another_router_decides_from_then_on(reloaded: Reloaded) -> None:
+    assert await served_by(reloaded) == "vllm/coder"
+    mesh = reloaded.mesh
+    mesh.providers["next"].behave = Behaviour(text='{"route": "travel"}')
+    router = "{type: openai, base_url: $NEXT_UPSTREAM, model: arch-router, prompt: archgw}"
+    await reloaded.put(a_file(routing=f"{{router: {router}, deadline: 20s}}"))
+    reply = await mesh.ask(CODING)
+    assert (reply.policy, reply.model) == ("travel", "openai/gpt-4o-mini")
+
+
+async def test_a_rotated_key_reaches_the_provider(reloaded: Reloaded) -> None:
+    mesh, key = reloaded.mesh, Path(reloaded.mesh.stack.environ["KEYS"]) / "coder-key"
+    key.write_text("sk-first\n")
+    await reloaded.put(a_file(key="{file: '${KEYS}/coder-key'}"))
+    await mesh.ask(CODING)
+    assert mesh.only("coder").headers["authorization"] == "Bearer sk-first"
+    mesh.forget()
+
+    # As Kubernetes and careful people do it: never half a key.
+    before = await reloaded.outcomes()
+    aside = key.with_name("aside")
+    aside.write_text("sk-second\n")
+    os.replace(aside, key)
+    shown = await reloaded.after(before, "ok")
+    await mesh.ask(CODING)
+    assert mesh.only("coder").headers["authorization"] == "Bearer sk-second"
+    assert "sk-" not in str(shown)
+
+    before = await reloaded.outcomes()
+    key.write_text("")
+    found = await reloaded.after(before, "refused")
+    assert found["last_reload"]["problems"] == [
+        f"{reloaded.file}:4:87: {key} is empty — it should hold the secret and nothing else"
+    ]
+    mesh.forget()
+    await mesh.ask(CODING)
+    assert mesh.only("coder").headers["authorization"] == "Bearer sk-second"
+
+
+async def test_a_config_map_is_followed_through_its_links(tmp_path: Path) -> None:
+    mount = tmp_path / "mount"
+
+    def publish(version: str, text: str) -> None:
+        """As the kubelet does it: a new folder, a link beside `..data`, one rename, the old folder gone."""
+        folder = mount / f"..{version}"
+        folder.mkdir(parents=True)
+        (folder / "arch_config.yaml").write_text(text)
+        old = mount / os.readlink(mount / "..data") if (mount / "..data").is_symlink() else None
+        (mount / "..data_tmp").symlink_to(folder.name)
+        os.replace(mount / "..data_tmp", mount / "..data")
+        if old is not None:
+            shutil.rmtree(old)
+
+    publish("1", a_file())
+    file = mount / "arch_config.yaml"
+    file.symlink_to("..data/arch_config.yaml")
+    async with reloaded_mesh(tmp_path, "", file) as reloaded, asyncio.timeout(LIMIT_S):
+        for version, model in (("2", "vllm/next"), ("3", "vllm/coder"), ("4", "vllm/next")):
+            before = await reloaded.outcomes()
+            publish(version, a_file(coding=model))
+            await reloaded.after(before, "ok")
+            assert await served_by(reloaded) == model
+
+
+async def test_a_rollout_goes_on_over_a_reload(reloaded: Reloaded) -> None:
+    def with_rollout(steps: str, canary: str = "vllm/next", described: str = CODING) -> str:
+        rollout = f"rollout: {{canary: {canary}, steps: {steps}, start: manual, interval: 1h}}"
+        return a_file(extra=rollout, described=described)
+
+    rollout = Rollout(reloaded.mesh, "code", CODING)
+    await reloaded.put(with_rollout("[30, 50, 100]"))
+    await rollout.tell("start")
+    found = await rollout.becomes("progressing", weight=30.0)
+
+    # Another description is nothing to a rollout.
+    await reloaded.put(with_rollout("[30, 50, 100]", described="programs"))
+    again = await rollout.show()
+    for key in ("phase", "step", "run", "weight", "weight_here"):
+        assert again["current"][key] == found["current"][key]
+
+    # Other steps pause it, at the highest weight of them that is not above the present one.
+    await reloaded.put(with_rollout("[20, 100]"))
+    found = await rollout.becomes("paused", weight=20.0)
+    assert found["current"]["weight_here"] == 20.0
+
+    # Another canary is another rollout.
+    await reloaded.put(with_rollout("[20, 100]", canary="openai/gpt-4o-mini"))
+    found = await rollout.becomes("waiting")
+    assert found["current"]["weight_here"] == 0.0
+    assert {await served_by(reloaded) for _ in range(5)} == {"vllm/coder"}
