@@ -126,14 +126,14 @@ def _address(text: str) -> Address | Pipe:
     return Address(host.removeprefix("[").removesuffix("]"), int(port))
 
 
-def _load(arguments: argparse.Namespace, *, with_files: bool = False) -> load.Loaded:
+def _load(arguments: argparse.Namespace) -> load.Loaded:
     salt = partial(secrets.token_bytes, SALT_BYTES)
-    return load.load(arguments.file, os.environ, salt, with_files=with_files)
+    return load.load(arguments.file, os.environ, salt)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
     log.configure(as_json=arguments.log_format == "json", level=arguments.log_level)
-    source = Source(arguments.file, os.environ, lambda: secrets.token_bytes(SALT_BYTES))
+    source = Source(arguments.file, os.environ, partial(secrets.token_bytes, SALT_BYTES))
     loaded = source.load()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
