@@ -66,9 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     render = _command(commands, "render", _render, "print Envoy's side of a configuration")
     render.add_argument(
         "--format",
-        choices=("bootstrap", "filter"),
+        choices=("bootstrap", "filter", "istio", "envoy-gateway"),
         default="bootstrap",
-        help="a whole Envoy, or the pieces for one you already run (default: bootstrap)",
+        help="a whole Envoy, the pieces for one you already run, or a mesh's manifests (default: bootstrap)",
     )
     render.add_argument(
         "--server",
@@ -77,6 +77,17 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         help="where Envoy reaches a server; once per server process"
         " (default: the file's server.address, taken to be on Envoy's machine)",
+    )
+    render.add_argument(
+        "--namespace",
+        default="default",
+        help="istio: the gateway's pods'; envoy-gateway: any (default: default)",
+    )
+    render.add_argument(
+        "--gateway",
+        metavar="NAME",
+        help="istio: the label istio of the gateway's pods (default: ingressgateway);"
+        " envoy-gateway: the GatewayClass (default: eg)",
     )
 
     _command(
@@ -180,12 +191,26 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _render(arguments: argparse.Namespace) -> int:
     # Envoy's typed messages take half a second and 12 MB to import, which no other command needs.
-    from ext_proc.envoy_config import render_bootstrap, render_filter  # noqa: PLC0415
+    from ext_proc import envoy_config  # noqa: PLC0415
 
     configuration = _load(arguments).configuration
     servers = tuple(arguments.server or (configuration.server.listen.reached_locally,))
-    render = render_bootstrap if arguments.format == "bootstrap" else render_filter
-    print(render(configuration, servers), end="")
+    try:
+        match arguments.format:
+            case "istio":
+                place = envoy_config.Place(arguments.namespace, arguments.gateway or "ingressgateway")
+                text = envoy_config.render_istio(configuration, servers, place)
+            case "envoy-gateway":
+                place = envoy_config.Place(arguments.namespace, arguments.gateway or "eg")
+                text = envoy_config.render_envoy_gateway(configuration, servers, place)
+            case "filter":
+                text = envoy_config.render_filter(configuration, servers)
+            case _:
+                text = envoy_config.render_bootstrap(configuration, servers)
+    except envoy_config.CannotRender as error:
+        print(f"arch-ext-proc render: {error}", file=sys.stderr)
+        return EXIT_BAD_CONFIG
+    print(text, end="")
     return EXIT_OK
 
 

@@ -164,6 +164,9 @@ def _cluster(draft: Draft, path: Path, entry: ModelProvider, report: Report) -> 
     prefix = entry.model.partition("/")[0]
     if entry.cluster is not None:
         return entry.cluster
+    base_url = _base_url(draft, path, entry)
+    if draft.config.envoy.cluster_naming == "istio" and base_url is not None:
+        return f"outbound|{base_url.port}||{base_url.host}"
     if entry.base_url is not None:
         return entry.base_url.cluster
     if prefix in WELL_KNOWN:

@@ -337,6 +337,7 @@ class Envoy(Section):
     admin: EnvoyAdmin | None = EnvoyAdmin()
     ext_proc_cluster: Cluster = "arch_ext_proc"
     ext_proc_tls: ExtProcTlsSection = ExtProcTlsSection()
+    cluster_naming: Literal["host", "istio"] = "host"
     message_timeout: Annotated[float, BeforeValidator(duration("5ms", "5m"))] = 0.5
     request_timeout: Annotated[float, BeforeValidator(duration("1s", "24h"))] | None = None
     body_limit: Annotated[int, BeforeValidator(size("64KiB", "1GiB"))] = 32 << 20

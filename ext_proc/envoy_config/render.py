@@ -17,11 +17,12 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import (
 )
 
 from ext_proc.core.settings import Address, Configuration, Pipe
-from ext_proc.envoy_config import clusters, filters, routes
+from ext_proc.envoy_config import clusters, filters, gateway, istio, routes
 from ext_proc.envoy_config.break_log import break_log
 from ext_proc.envoy_config.chains import chains
 from ext_proc.envoy_config.clusters import SYSTEM_CA_FILE
 from ext_proc.envoy_config.listener import listener
+from ext_proc.envoy_config.manifests import Place, as_yaml
 from ext_proc.envoy_config.typed import address, as_dict
 
 _HEADER = "# Written by `arch-ext-proc render`: change arch_config.yaml, not this.\n"
@@ -103,6 +104,29 @@ def render_filter(
         ),
     ]
     return _HEADER + "".join(f"\n# {where}\n{_yaml(piece)}" for where, piece in pieces)
+
+
+def render_istio(
+    configuration: Configuration,
+    servers: tuple[Address, ...],
+    place: Place,
+    *,
+    ca_file: str = SYSTEM_CA_FILE,
+) -> str:
+    """Kubernetes manifests for a gateway of Istio. Errors: CannotRender."""
+    found = istio.manifests(configuration, servers, place, ca_file)
+    return as_yaml(_HEADER + _missing(configuration), found)
+
+
+def render_envoy_gateway(
+    configuration: Configuration,
+    servers: tuple[Address, ...],
+    place: Place,
+    *,
+    ca_file: str = SYSTEM_CA_FILE,
+) -> str:
+    """Kubernetes manifests for Envoy Gateway. Errors: CannotRender."""
+    return as_yaml(_HEADER, gateway.manifests(configuration, servers, place, ca_file))
 
 
 def _missing(configuration: Configuration) -> str:

@@ -170,7 +170,7 @@ def _decided(configuration: Configuration) -> Route:
         match=RouteMatch(prefix="/", headers=[HeaderMatcher(name=headers.MODEL, present_match=True)]),
         route=RouteAction(
             cluster_header=headers.CLUSTER,
-            request_mirror_policies=[_copies(configuration, name) for name in headers.COPIES],
+            request_mirror_policies=copies(configuration),
             timeout=seconds(configuration.envoy.request_timeout_s),
             idle_timeout=seconds(configuration.envoy.request_timeout_s),
         ),
@@ -178,15 +178,16 @@ def _decided(configuration: Configuration) -> Route:
     )
 
 
-def _copies(configuration: Configuration, header: str) -> RouteActionRequestMirrorPolicy:
+def copies(configuration: Configuration) -> list[RouteActionRequestMirrorPolicy]:
     """The copy goes without any key, so that no provider sees another's whatever its cluster does."""
     credentials = {target.credential for target in configuration.snapshot.targets.values()}
     own = sorted({credential.header for credential in credentials if credential} - set(AUTH_HEADERS))
     removed = (*AUTH_HEADERS, *own, *headers.COPIES)
-    return RouteActionRequestMirrorPolicy(
-        cluster_header=header,
-        request_headers_mutations=[HeaderMutation(remove=name) for name in removed],
-    )
+    mutations = [HeaderMutation(remove=name) for name in removed]
+    return [
+        RouteActionRequestMirrorPolicy(cluster_header=header, request_headers_mutations=mutations)
+        for header in headers.COPIES
+    ]
 
 
 def _undecided(configuration: Configuration) -> Route:

@@ -13,6 +13,7 @@ import yaml
 from demo.processes import Refused, validate
 from demo.stack import PORTS
 from ext_proc.cli import main
+from tests.support.control_planes import EnvoyGateway, Istiod
 from tests.support.mesh import CONFIGS
 
 ROOT = CONFIGS.parents[2]
@@ -24,7 +25,7 @@ EXAMPLES = (
 )
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 ENVIRON = {
-    **dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ARCH_SALT"), "any"),
+    **dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ARCH_SALT", "ARCH_ADMIN_TOKEN"), "any"),
     **{f"{name}_KEY": "any" for name in ("OPENAI", "CODER", "NEXT", "ANTHROPIC")},
     **{
         f"{name}_UPSTREAM": "http://127.0.0.1:9/v1"
@@ -103,6 +104,22 @@ async def test_envoy_accepts_every_bootstrap_and_all_pieces(
         committed += [bootstrap, pieces]
     # Side by side: most of the time Envoy waits for names that only a container network knows.
     await asyncio.gather(*map(validate, committed))
+
+
+async def test_envoy_accepts_what_meshes_make_of_their_manifests(tmp_path: Path) -> None:
+    """With TLS to the providers where our own clusters have it: copies and ranked lists."""
+    server = "arch-ext-proc.llm.svc.cluster.local"
+    inside = {server: 50051, "qwen.models.svc.cluster.local": 8000}
+    of_istio, of_gateway = (
+        list(yaml.safe_load_all((ROOT / "envoy" / name).read_text()))
+        for name in ("istio/istio.yaml", "gateway/envoy-gateway.yaml")
+    )
+    planes = (Istiod(of_istio, "ingressgateway", inside), EnvoyGateway(of_gateway, patched=True))
+    files = []
+    for plane in planes:
+        files.append(tmp_path / f"{type(plane).__name__}.yaml")
+        files[-1].write_text(yaml.safe_dump(plane.bootstrap(9901)))
+    await asyncio.gather(*map(validate, files))
 
 
 async def test_envoy_refuses_what_is_wrong(tmp_path: Path) -> None:

@@ -249,6 +249,19 @@ def test_where_a_provider_is(entry: str, expected: tuple[str, str | None, str | 
     assert (target.cluster, target.authority, target.path_prefix) == expected
 
 
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("model: openai/a", "outbound|443||api.openai.com"),
+        ("model: v/a, base_url: 'http://llm.corp:8000/v1'", "outbound|8000||llm.corp"),
+        ("model: v/a, base_url: 'http://llm.corp', cluster: mine", "mine"),
+    ],
+)
+def test_clusters_are_named_as_istio_names_them(entry: str, expected: str) -> None:
+    text = f"model_providers: [{{{entry}, default: true}}]\nenvoy: {{cluster_naming: istio}}"
+    assert decisions(text).default.cluster == expected
+
+
 def test_upstreams_are_the_clusters_whose_hosts_are_known() -> None:
     configuration = configured(
         """\
