@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ext_proc.core import headers
-from ext_proc.core.settings import Address, Configuration, Upstream
+from ext_proc.core.settings import Address, Configuration, Pipe, Upstream
 from ext_proc.envoy_config import clusters
 from ext_proc.envoy_config.gateway_patch import patch_policy
 from ext_proc.envoy_config.gateway_routes import UNDECIDED, UNDECIDED_ROUTE, backend_of, routes
@@ -24,9 +24,17 @@ _SERVER = f"{NAME}-server"
 
 
 def manifests(
-    configuration: Configuration, servers: tuple[Address, ...], place: Place, ca_file: str
+    configuration: Configuration, servers: tuple[Address | Pipe, ...], place: Place, ca_file: str
 ) -> list[Manifest]:
     """Errors: CannotRender."""
+    if configuration.server.tls is not None or configuration.server.token is not None:
+        text = "Envoy Gateway's extProc has no place for a token or for Envoy's own certificate"
+        raise CannotRender(
+            f"{text}: write server.trust_network: true, and let a NetworkPolicy keep others out"
+        )
+    reached = tuple(server for server in servers if isinstance(server, Address))
+    if len(reached) < len(servers):
+        raise CannotRender("Envoy's pods share no socket with the server: write --server HOST:PORT")
     known = {upstream.cluster for upstream in configuration.upstreams}
     for target in configuration.snapshot.targets.values():
         if target.cluster not in known:
@@ -41,7 +49,7 @@ def manifests(
         _gateway(configuration, place, has_proxy=variable is not None),
         _client_policy(configuration, place),
         *(entry for upstream in configuration.upstreams for entry in _backend(upstream, place)),
-        _server_backend(servers, place),
+        _server_backend(reached, place),
         *found.manifests,
         _extension_policy(configuration, place),
         *_traffic_policies(configuration, place, found.rules_of_cluster),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ext_proc.core.settings import Address, Configuration, Upstream
+from ext_proc.core.settings import Address, Configuration, Pipe, Upstream
 from ext_proc.envoy_config import clusters, filters, routes
 from ext_proc.envoy_config.break_log import break_log
 from ext_proc.envoy_config.chains import chains
@@ -38,14 +38,17 @@ def cluster_name(host: str, port: int) -> str:
 
 
 def manifests(
-    configuration: Configuration, servers: tuple[Address, ...], place: Place, ca_file: str
+    configuration: Configuration, servers: tuple[Address | Pipe, ...], place: Place, ca_file: str
 ) -> list[Manifest]:
     """Errors: CannotRender."""
-    if len(servers) != 1 or not is_name(servers[0].host) or "." not in servers[0].host:
+    if configuration.server.tls is not None:
+        text = "Istio's own mTLS is between gateway and server, if the mesh has it: leave server.tls out"
+        raise CannotRender(f"{text}, and write server.token, or server.trust_network: true")
+    (server,) = servers if len(servers) == 1 else (None,)
+    if not isinstance(server, Address) or not is_name(server.host) or "." not in server.host:
         raise CannotRender(
             "Istio finds servers by one service: write --server NAME.NAMESPACE.svc.cluster.local:PORT"
         )
-    (server,) = servers
     named = replace(configuration.envoy, ext_proc_cluster=cluster_name(server.host, server.port))
     configuration = replace(configuration, envoy=named)
     outside = [upstream for upstream in configuration.upstreams if not upstream.host.endswith(_INSIDE)]

@@ -108,7 +108,7 @@ def render_filter(
 
 def render_istio(
     configuration: Configuration,
-    servers: tuple[Address, ...],
+    servers: tuple[Address | Pipe, ...],
     place: Place,
     *,
     ca_file: str = SYSTEM_CA_FILE,
@@ -120,7 +120,7 @@ def render_istio(
 
 def render_envoy_gateway(
     configuration: Configuration,
-    servers: tuple[Address, ...],
+    servers: tuple[Address | Pipe, ...],
     place: Place,
     *,
     ca_file: str = SYSTEM_CA_FILE,

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ext_proc.config.load import load_text
-from ext_proc.core.settings import Address, Configuration
+from ext_proc.core.settings import Address, Configuration, Pipe
 from ext_proc.envoy_config import CannotRender, Place, render_envoy_gateway, render_istio
 from tests.support.schemas import problems
 
@@ -21,15 +21,15 @@ PLACE = Place("llm", "some")
 
 def configuration(text: str) -> Configuration:
     text += "affinity: {salt: 0123456789abcdef}\n"
-    return load_text(text, "f", {"KEY": "k"}, lambda: b"").configuration
+    return load_text(text, "f", {"KEY": "k", "TOKEN": "a-token-of-some-length"}, lambda: b"").configuration
 
 
-def istio(text: str, servers: tuple[Address, ...] = SERVERS) -> list[dict[str, Any]]:
+def istio(text: str, servers: tuple[Address | Pipe, ...] = SERVERS) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(render_istio(configuration(text), servers, PLACE)))
 
 
-def envoy_gateway(text: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all(render_envoy_gateway(configuration(text), SERVERS, PLACE)))
+def envoy_gateway(text: str, servers: tuple[Address | Pipe, ...] = SERVERS) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(render_envoy_gateway(configuration(text), servers, PLACE)))
 
 
 def of_kind(manifests: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -86,12 +86,17 @@ def test_the_server_and_istio_call_clusters_the_same() -> None:
     assert service == "outbound|50051||arch.llm.svc.cluster.local"
 
 
+CERTIFICATE = "server: {tls: {certificate: /c, key: /k}}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "servers", "expected"),
     [
         ("model_providers: [{model: openai/a, default: true}]\n", SERVERS, "none of Istio's"),
         (ISTIO, (Address("10.0.0.1", 1),), "--server NAME"),
         (ISTIO, (*SERVERS, *SERVERS), "--server NAME"),
+        (ISTIO, (Pipe("/run/arch.sock"),), "--server NAME"),
+        (ISTIO + CERTIFICATE, SERVERS, "Istio's own mTLS"),
         (ISTIO, (Address("localhost", 1),), "--server NAME"),
         (
             ISTIO.replace("https://llm.corp', cluster: theirs", "http://10.1.1.1'"),
@@ -100,7 +105,9 @@ def test_the_server_and_istio_call_clusters_the_same() -> None:
         ),
     ],
 )
-def test_what_istio_cannot_be_told_is_said(text: str, servers: tuple[Address, ...], expected: str) -> None:
+def test_what_istio_cannot_be_told_is_said(
+    text: str, servers: tuple[Address | Pipe, ...], expected: str
+) -> None:
     with pytest.raises(CannotRender, match=expected):
         istio(text, servers)
 
@@ -111,6 +118,26 @@ def test_envoy_gateway_needs_to_know_every_host() -> None:
         envoy_gateway(text)
     with pytest.raises(CannotRender, match=r"not 10\.1\.1\.1"):
         envoy_gateway("model_providers: [{model: v/b, default: true, base_url: 'https://10.1.1.1'}]\n")
+
+
+def test_envoy_gateway_has_no_place_for_what_proves_envoy_to_the_server() -> None:
+    text = "model_providers: [{model: openai/a, default: true}]\n"
+    with pytest.raises(CannotRender, match="trust_network"):
+        envoy_gateway(text + CERTIFICATE)
+    with pytest.raises(CannotRender, match="trust_network"):
+        envoy_gateway(text + "server: {token: $TOKEN}\n")
+    with pytest.raises(CannotRender, match="HOST:PORT"):
+        envoy_gateway(text, (Pipe("/run/arch.sock"),))
+
+
+def test_the_gateway_of_istio_shows_the_servers_token() -> None:
+    (envoy_filter,) = of_kind(istio(ISTIO + "server: {token: $TOKEN}\n"), "EnvoyFilter")
+    (merged,) = [
+        entry["patch"]["value"]
+        for entry in envoy_filter["spec"]["configPatches"]
+        if (entry["applyTo"], entry["patch"]["operation"]) == ("CLUSTER", "MERGE")
+    ]
+    assert "%ENVIRONMENT(TOKEN)%" in str(merged["typed_extension_protocol_options"])
 
 
 def test_no_route_has_more_rules_than_the_gateway_api_allows_and_each_cluster_has_its_own() -> None:
