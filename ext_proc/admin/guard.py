@@ -56,7 +56,9 @@ class Guard:
         token = self._token()
         if token is not None:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            is_right = hmac.compare_digest(given.strip().encode(), token.reveal().encode())
+            is_right = hmac.compare_digest(
+                given.strip().encode("utf-8", "surrogateescape"), token.reveal().encode()
+            )
             if scheme.lower() != "bearer" or not is_right:
                 text = "this needs admin.token as a bearer token"
                 raise error(web.HTTPUnauthorized, text, {"www-authenticate": "Bearer"})

@@ -64,8 +64,9 @@ class Judge:
             self._session = aiohttp.ClientSession()
         timeout = aiohttp.ClientTimeout(total=settings.timeout_s)
         try:
+            # Wherever else an answer may point, the texts and the key were not meant for it.
             async with self._session.post(
-                settings.url, json=body, headers=headers, timeout=timeout
+                settings.url, json=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as answer:
                 if answer.status != 200:
                     return None

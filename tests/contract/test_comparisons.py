@@ -23,6 +23,7 @@ from ext_proc.core.settings import ComparisonSettings, JudgeSettings, SamplesSet
 from ext_proc.core.types import Credential, Secret
 from ext_proc.router.embedded import EmbeddedSimilarity
 from ext_proc.telemetry import Telemetry
+from tests.support.answering import answering
 from tests.support.pairs import an_answer
 
 
@@ -174,6 +175,15 @@ async def test_a_judge_that_fails_is_late_or_down_says_nothing() -> None:
     down = Judge(settings(server.url))
     assert await down.prefer("Q?", "better", "worse") is None
     await down.close()
+
+
+async def test_a_judge_that_points_elsewhere_is_not_followed() -> None:
+    async with answering() as elsewhere, answering() as server:
+        server.status, server.location = 307, f"{elsewhere.url}/v1/chat/completions"
+        judge = Judge(settings(f"{server.url}/v1/chat/completions"))
+        assert await judge.prefer("Q?", "better", "worse") is None
+        await judge.close()
+        assert (len(server.seen), elsewhere.seen) == (1, [])
 
 
 async def test_a_judge_gets_a_share_of_the_pairs() -> None:

@@ -18,6 +18,7 @@ class Answering:
         self.statuses: dict[str, int] = {}
         self.content: Any = {}
         self.delay_s = 0.0
+        self.location = ""
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
         self.url = ""
 
@@ -29,9 +30,10 @@ class Answering:
         self.seen.append((request.path_qs, dict(request.headers), await request.read()))
         await asyncio.sleep(self.delay_s)
         status = self.statuses.get(request.path, self.status)
+        headers = {"location": self.location} if self.location else {}
         if isinstance(self.content, bytes):
-            return web.Response(status=status, body=self.content)
-        return web.json_response(self.content, status=status)
+            return web.Response(status=status, body=self.content, headers=headers)
+        return web.json_response(self.content, status=status, headers=headers)
 
 
 @asynccontextmanager
