@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 
-from ext_proc.admin.app import AdminServer
+from ext_proc.admin.app import AdminServer, Sources
 from ext_proc.app.reloading import Reloader
 from ext_proc.app.serving import Serving
 from ext_proc.config.load import Loaded
@@ -46,12 +46,14 @@ async def serve(source: Source, loaded: Loaded) -> None:
         configuration.admin,
         serving.telemetry,
         is_ready=lambda: not stopping.is_set(),
-        shadows=serving.recent.shown,
-        rollouts=lambda: serving.rollouts.controller,
         token=serving.admin_token,
-        current=lambda: serving.live.snapshot,
-        explainer=serving.explain,
-        config=reloader.shown,
+        sources=Sources(
+            current=lambda: serving.live.snapshot,
+            config=reloader.shown,
+            shadows=serving.recent.shown,
+            rollouts=lambda: serving.rollouts.controller,
+            explainer=serving.explain,
+        ),
     )
     grpc_port = await grpc_server.start()
     admin_port = await admin.start()

@@ -83,10 +83,10 @@
     const tile = (name, value, more, kind, extra) => h('div', {}, h('dt', {}, name), h('dd', { class: kind }, value, more && h('small', {}, ` ${more}`)), extra);
     show(byId('tiles'), [found.decided, found.reasons, found.decision, found.router, failed, seen], () => [
       tile('Requests', number(total(last) / (last.length * found.slot_s || 1), 1), 'a second', '', sparkline(found.decided, 'requests over five minutes')),
-      tile('By a policy', decided ? percent(reasons((one) => one.reason === 'policy' || one.reason === 'session' || one.reason === 'domain') / decided, 0) : DASH, `of ${number(decided)}`),
+      tile('Decided by a policy', decided ? percent(reasons((one) => one.reason === 'policy' || one.reason === 'session' || one.reason === 'domain') / decided, 0) : DASH, `of ${number(decided)}`),
       tile('Decision', ms(found.decision.p50_ms), `ms · p99 ${ms(found.decision.p99_ms)}`),
       tile('Router', ms(found.router.p50_ms), `ms · p99 ${ms(found.router.p99_ms)}`),
-      tile('To the default for want of a decision', number(fallbacks), decided ? percent(fallbacks / decided) : '', fallbacks ? 'warn' : ''),
+      tile('Fallbacks to the default', number(fallbacks), decided ? percent(fallbacks / decided) : '', fallbacks ? 'warn' : ''),
       tile('Answers that failed', number(failed), `of ${number(seen)} seen`, failed ? 'bad' : ''),
     ]);
     showPolicies(found, decided);
@@ -125,9 +125,10 @@
       const isSet = isNumber(target.configured);
       return h('tr', { class: isSet ? armClass(target.arm, at) : 'stray' },
         h('td', {}, h('span', { class: 'dot', 'aria-hidden': 'true' }), target.model, ' ', h('span', { class: 'more' }, target.arm || '')),
-        h('td', { class: 'share' }, bar(share, isSet ? target.configured / 100 : null), h('span', {}, percent(share)), h('span', { class: 'dim' }, isSet ? `set ${set(target.configured)}` : 'not set')),
+        !isSet && !target.decided ? h('td', { class: 'more' }, `${number(target.answered)} answers for another that failed`)
+          : h('td', { class: 'share' }, bar(share, isSet ? target.configured / 100 : null), h('span', {}, percent(share)), h('span', { class: 'dim' }, isSet ? `set ${set(target.configured)}` : 'not set')),
         h('td', { class: 'n' }, number(target.decided)),
-        h('td', { class: target.failed ? 'n bad' : 'n dim' }, target.answered ? percent(target.failed / target.answered) : DASH),
+        h('td', { class: target.failed ? 'n bad' : 'n dim' }, target.failed ? percent(target.failed / target.answered) : target.answered ? '0' : DASH),
         h('td', {}, sparkline(target.trend, `${target.model}: decisions over five minutes`)));
     });
     if (more) rows.push(h('tr', {}, h('td', { colspan: 5, class: 'more' }, more)));
@@ -139,7 +140,7 @@
   function showRouter(found) {
     const { router, faults } = found;
     byId('times').textContent = router.count
-      ? `${number(router.count)} questions in five minutes: p50 ${ms(router.p50_ms)} ms, p90 ${ms(router.p90_ms)} ms, p99 ${ms(router.p99_ms)} ms`
+      ? `${number(router.count)} questions in five minutes, those from memory too: p50 ${ms(router.p50_ms)} ms, p90 ${ms(router.p90_ms)} ms, p99 ${ms(router.p99_ms)} ms`
       : 'not asked in the last five minutes';
     show(byId('histogram'), router, () => router.count ? histogram(router) : []);
     const all = found.reasons.filter((one) => one.fallback).map((one) => ({ kind: 'to the default', what: one.reason, count: one.count })).concat(faults);
@@ -150,15 +151,16 @@
 
   /** Times on a logarithmic axis. A bucket's lower end is its upper one by 1.25. */
   function histogram(router) {
-    const low = 0.1, high = Math.max(100, router.buckets[router.buckets.length - 1][0]);
+    const low = 0.04, high = Math.max(100, router.buckets[router.buckets.length - 1][0]);
     const x = (value) => (100 * Math.log(Math.max(value, low) / low)) / Math.log(high / low);
     const most = Math.max(...router.buckets.map(([, count]) => count));
+    const tall = (count) => Math.max(1, (count / most) * 36);
     const ticks = [0.1, 1, 10, 100, 1000, 10000].filter((tick) => tick <= high);
     const line = (value, kind) => svg('line', { x1: x(value), x2: x(value), y1: 0, y2: 40, class: kind, 'vector-effect': 'non-scaling-stroke' });
     return [
       svg('svg', { viewBox: '0 0 100 40', preserveAspectRatio: 'none', role: 'img', 'aria-label': byId('times').textContent },
         ticks.map((tick) => line(tick, 'tick')),
-        router.buckets.map(([upper, count]) => svg('rect', { x: x(upper / 1.25), width: Math.max(0.3, x(upper) - x(upper / 1.25) - 0.2), y: 40 - (count / most) * 36, height: (count / most) * 36 })),
+        router.buckets.map(([upper, count]) => svg('rect', { x: x(upper / 1.25), width: Math.max(0.3, x(upper) - x(upper / 1.25) - 0.2), y: 40 - tall(count), height: tall(count) })),
         line(router.p50_ms, 'q'), line(router.p99_ms, 'q')),
       h('p', { class: 'axis dim', 'aria-hidden': 'true' }, ticks.map((tick) => h('span', { '--at': `${x(tick)}%` }, tick < 1000 ? `${tick} ms` : `${tick / 1000} s`))),
     ];
@@ -194,12 +196,11 @@
   const matches = (row) => { const wanted = byId('filter').value.trim().toLowerCase(); return !wanted || row.textContent.toLowerCase().includes(wanted); };
 
   function decisionRow(entry) {
-    const row = h('tr', { class: `new ${entry.fallback ? 'fallback' : ''} ${entry.arm === 'canary' ? 'canary' : ''}`, 'data-request': entry.request_id },
+    const row = h('tr', { class: `new ${entry.fallback ? 'fallback' : ''} ${entry.arm === 'canary' ? 'canary' : ''}`, 'data-request': entry.request_id, 'data-model': entry.model },
       h('td', {}, time(entry.at)),
       h('td', { class: entry.policy ? '' : 'dim' }, entry.policy || DASH),
       h('td', { class: 'n' }, number(entry.score, 2)),
-      h('td', {}, entry.model),
-      h('td', {}, entry.arm || DASH),
+      h('td', {}, entry.model, entry.arm && h('span', { class: 'more' }, ` ${entry.arm}`)),
       h('td', { class: entry.fallback ? '' : 'dim' }, entry.reason, entry.shadow && h('span', { class: 'more', title: `copied to ${entry.shadow}` }, ' + copy')),
       h('td', { class: 'n' }, ms(entry.total_s * 1000)),
       h('td', { class: 'n dim' }, DASH), h('td', { class: 'n dim' }, DASH),
@@ -211,11 +212,11 @@
   function addAnswer(entry) {
     const row = entry.request_id && [...rows.rows].find((one) => one.dataset.request === entry.request_id);
     if (!row) return;
-    row.cells[7].textContent = entry.status || 'none';
-    row.cells[7].className = entry.error ? 'n bad' : 'n good';
-    row.cells[8].textContent = ms(entry.latency_s * 1000);
-    row.cells[8].className = 'n';
-    if (entry.model !== row.cells[3].textContent) row.cells[3].replaceChildren(row.cells[3].textContent, h('span', { class: 'warn' }, ` → ${entry.model}`));
+    row.cells[6].textContent = entry.status || 'none';
+    row.cells[6].className = entry.error ? 'n bad' : 'n good';
+    row.cells[7].textContent = ms(entry.latency_s * 1000);
+    row.cells[7].className = 'n';
+    if (entry.model !== row.dataset.model) row.cells[3].append(h('span', { class: 'warn' }, ` → ${entry.model}`));
   }
 
   byId('filter').addEventListener('input', () => { for (const row of rows.rows) row.hidden = !matches(row); });
@@ -315,7 +316,7 @@
   function evidence(findings) {
     const value = (number) => isNumber(number) ? String(+number.toPrecision(3)) : DASH;
     const way = (share, kind) => [bar(share, null, kind), ` ${number(Math.max(0, Math.min(1, share)) * 100)} %`];
-    return h('table', {}, h('caption', { class: 'hide' }, 'Evidence'),
+    return h('table', {}, h('caption', { class: 'hide' }, 'Evidence. Worse and Good: how far each test has come.'),
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Metric'), h('th', { scope: 'col', class: 'n' }, 'Baseline'), h('th', { scope: 'col', class: 'n' }, 'Canary'),
         h('th', { scope: 'col', class: 'n' }, 'Answers'), h('th', { scope: 'col' }, 'Worse'), h('th', { scope: 'col' }, 'Good'), h('th', { scope: 'col' }, 'Outcome'))),
       h('tbody', {}, findings.map((one) => h('tr', {}, h('td', {}, one.metric), h('td', { class: 'n' }, value(one.baseline)), h('td', { class: 'n' }, value(one.canary)),
@@ -408,9 +409,29 @@
   // ---- the configuration ----
 
   function showConfig(found) {
-    const text = typeof found.text === 'string' ? found.text : JSON.stringify(found, null, 2);
-    show(byId('config'), text, () => [h('pre', {}, text)]);
+    const { last_reload: last, configuration } = found;
+    byId('loaded').textContent = `${found.file}, in force since ${new Date(found.in_force_since * 1000).toLocaleString('en-GB')}`;
+    show(byId('config'), configuration, () => [h('pre', {}, yaml(configuration, '').trimStart())]);
+    const isBad = last && last.problems.length > 0;
+    show(byId('reload'), last, () => !last ? [] : [
+      h('p', { class: isBad ? 'bad' : 'dim' }, `Last reload ${last.outcome.replaceAll('_', ' ')} at ${time(last.at)}${isBad ? '; what was in force still is' : ''}`),
+      ...last.problems.concat(last.warnings).map((line) => h('p', { class: 'id' }, line)),
+      last.waits_for_restart.length > 0 && h('p', { class: 'warn' }, `Waits for a restart: ${last.waits_for_restart.join(', ')}`),
+    ].filter(Boolean));
   }
+
+  /** Data as a person would write it in the file. */
+  function yaml(value, indent) {
+    if (Array.isArray(value)) {
+      if (value.every((one) => typeof one !== 'object' || one === null)) return ` [${value.map(scalar).join(', ')}]`;
+      return value.map((one) => `\n${indent}- ${yaml(one, `${indent}  `).trimStart()}`).join('');
+    }
+    if (typeof value === 'object' && value !== null) {
+      return Object.entries(value).map(([name, one]) => `\n${indent}${scalar(name)}:${yaml(one, `${indent}  `)}`).join('');
+    }
+    return ` ${scalar(value)}`;
+  }
+  const scalar = (value) => typeof value === 'string' && /^[\w$][^#\n:,[\]{}"']*$/.test(value) ? value : JSON.stringify(value);
 
   // ---- asking the server ----
 
@@ -503,6 +524,6 @@
   every(2, '/overview', showOverview);
   every(2, '/rollouts', showRollouts);
   every(5, '/shadows', showShadows);
-  every(5, '/config', showConfig);
+  every(10, '/config', showConfig);
   listen();
 })();
