@@ -80,7 +80,7 @@
     const answered = found.policies.concat(found.others).flatMap((one) => one.targets);
     const failed = total(answered.map((one) => one.failed));
     const seen = total(answered.map((one) => one.answered));
-    const tile = (name, value, more, kind, extra) => h('div', {}, h('dt', {}, name), h('dd', { class: kind }, value, more && h('small', {}, ` ${more}`)), extra);
+    const tile = (name, value, more, kind, extra) => h('div', {}, h('dt', {}, name), h('dd', { class: kind }, value, more && h('small', {}, ` ${more}`), extra));
     show(byId('tiles'), [found.decided, found.reasons, found.decision, found.router, failed, seen], () => [
       tile('Requests', number(total(last) / (last.length * found.slot_s || 1), 1), 'a second', '', sparkline(found.decided, 'requests over five minutes')),
       tile('Decided by a policy', decided ? percent(reasons((one) => one.reason === 'policy' || one.reason === 'session' || one.reason === 'domain') / decided, 0) : DASH, `of ${number(decided)}`),
@@ -309,7 +309,7 @@
         fact('Exposed', `${number(one.exposed)} answers of the canary in this run`),
         Object.entries(one.checks).map(([name, check]) => fact(name, check.passed ? 'passed' : `not passed, ${check.failures} failures`)),
         one.unreadable && fact('Stored state', h('span', { class: 'bad' }, `cannot be read: ${one.unreadable}`))),
-      one.evidence.length > 0 && h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': `Evidence: ${one.policy}` }, evidence(one.evidence)),
+      one.evidence.length > 0 && h('div', { class: 'scroll', tabindex: 0, role: 'group', 'aria-label': `Evidence: ${one.policy}` }, evidence(one.evidence)),
     ].filter(Boolean);
   }
 
