@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ext_proc.admin.app import AdminServer
+from ext_proc.admin.app import AdminServer, Sources
 from ext_proc.core.settings import Address
 from ext_proc.core.types import Secret
 from ext_proc.telemetry import Telemetry
