@@ -29,7 +29,7 @@ async def an_admin(
         Telemetry(),
         is_ready=lambda: True,
         token=lambda: Secret(token) if token else None,
-        current=lambda: SNAPSHOT,
+        sources=Sources(current=lambda: SNAPSHOT),
     )
     port = await server.start()
     try:
