@@ -14,7 +14,7 @@ from demo import processes
 from demo.processes import Child, free_port
 from demo.stand_in import StandIn
 from ext_proc.config.load import load
-from ext_proc.core.settings import Address, Configuration, Pipe
+from ext_proc.core.settings import Address, Configuration
 from ext_proc.envoy_config import render_bootstrap
 
 PORTS = ("ARCH_PORT", "ARCH_ADMIN_PORT", "ENVOY_PORT", "ENVOY_ADMIN_PORT")
@@ -82,9 +82,7 @@ async def running_stack(  # noqa: PLR0913
         admin = Address("127.0.0.1", ports["ENVOY_ADMIN_PORT"])
         configuration = replace(configuration, envoy=replace(configuration.envoy, admin=admin))
         bootstrap = folder / "envoy.yaml"
-        listen = configuration.server.listen
-        servers = (listen if isinstance(listen, Pipe) else Address("127.0.0.1", ports["ARCH_PORT"]),)
-        bootstrap.write_text(render_bootstrap(configuration, servers))
+        bootstrap.write_text(render_bootstrap(configuration, configuration.server.endpoints))
         admin_url = f"http://127.0.0.1:{ports['ARCH_ADMIN_PORT']}"
         envoy_admin_url = f"http://127.0.0.1:{ports['ENVOY_ADMIN_PORT']}"
         server = processes.server(

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from ext_proc.app.serving import Serving, Waiting
+from ext_proc.app.serving import Serving
 from ext_proc.config.load import Loaded
 from ext_proc.config.source import Source, has_changed
 from ext_proc.config.watch import changes
@@ -20,13 +20,13 @@ from ext_proc.telemetry.tasks import spawn
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """One reload. `problems` are why nothing changed, `waiting` what did not."""
+    """One reload. `problems` are why nothing changed, `waits_for_restart` the keys that did not."""
 
     at: float
     outcome: ReloadOutcome
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    waiting: Waiting = Waiting((), ())  # noqa: RUF009 - frozen
+    waits_for_restart: tuple[str, ...] = ()
 
 
 class Reloader:
@@ -63,7 +63,7 @@ class Reloader:
 
     def shown(self) -> Mapping[str, Any]:
         """What is in force, without secrets, and how the last reload went: JSON's types."""
-        last, views = self._last, self._serving.live.views.values()
+        last = self._last
         return {
             "file": str(self._source.file),
             "revision": self._serving.live.snapshot.revision,
@@ -75,11 +75,8 @@ class Reloader:
                 "outcome": last.outcome.value,
                 "problems": list(last.problems),
                 "warnings": list(last.warnings),
-                "waits_for_restart": list(last.waiting.for_restart),
-                "waits_for_envoy": list(last.waiting.for_envoy),
+                "waits_for_restart": list(last.waits_for_restart),
             },
-            # Since this came into force, of any Envoy that asked.
-            "envoy_lacks": sorted({name for view in views if view for name in view.lacks}),
             "configuration": self._loaded.shown,
         }
 
@@ -118,8 +115,7 @@ class Reloader:
         warnings = tuple(map(str, loaded.warnings))
         for warning in warnings:
             self._telemetry.warned(warning)
-        revision = self._serving.live.snapshot.revision
-        self._telemetry.applied(self._since, revision, waiting.for_restart, waiting.for_envoy)
+        self._telemetry.applied(self._since, self._serving.live.snapshot.revision, waiting)
         return Reload(self._since, ReloadOutcome.OK, (), warnings, waiting)
 
     def _refused(self, outcome: ReloadOutcome, problems: tuple[str, ...]) -> Reload:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from ext_proc.app.restart import held, rendered_otherwise
+from ext_proc.app.restart import held
 from ext_proc.app.rollouts import Rollouts
 from ext_proc.app.routers import Routers
 from ext_proc.comparisons import Comparer, RecentComparisons
 from ext_proc.config.store import Store
 from ext_proc.core.copying import CopyBounds
-from ext_proc.core.ports import ComparisonSink, ObservationSink
+from ext_proc.core.ports import ComparisonSink, ObservationSink, Sessions
 from ext_proc.core.settings import Configuration
 from ext_proc.core.split import apply_weights
-from ext_proc.core.types import Dialect, Secret, Snapshot, Target
+from ext_proc.core.types import Dialect, Secret, Snapshot
 from ext_proc.rollouts.controller import Weights
 from ext_proc.router.embedded import EmbeddedSimilarity
 from ext_proc.server.explaining import explain_live
@@ -26,43 +26,43 @@ from ext_proc.server.servicer import Servicer
 from ext_proc.server.sessions import MemorySessions
 from ext_proc.telemetry import Telemetry
 from ext_proc.telemetry.recording import Recording
+from ext_proc.workers.siblings import Siblings
 
 COPY_MARGIN_S = 10.0
 """How much longer than Envoy a copy's slot waits for the copy's end, before it is free again."""
-
-MAX_GONE = 100
-"""Targets that the file no longer has, and that a request in flight may still fail over to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """What of a configuration is not in force yet: the keys that need a restart, and what Envoy must have."""
-
-    for_restart: tuple[str, ...]
-    for_envoy: tuple[str, ...]
 
 
 class Serving:
     """Made once per process by `begin`; `apply` puts another configuration in force.
 
     What is here outlives configurations: sessions, comparisons, the bounds of copies, rollouts, metrics.
-    What a stream takes once and keeps is a `Live`, the one thing that is swapped.
+    What a stream takes once and keeps is a `Live`, the one thing that is swapped. Of several workers each has
+    one, and shares sessions, the bounds of copies and answers with its `siblings`.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, siblings: Siblings | None = None) -> None:
         self.telemetry = telemetry = Telemetry()
-        self._began = self.configuration = configuration
+        self.configuration = configuration
         self.recent = RecentComparisons()
         self.rollouts = Rollouts(telemetry, self._put_weights)
         self._routers = Routers(telemetry)
-        self._sessions = MemorySessions(configuration.sessions)
+        self._memory = MemorySessions(configuration.sessions)
         self._recording = Recording(telemetry.not_recorded)
         self._similarity = EmbeddedSimilarity()
         sinks: list[ComparisonSink] = [telemetry.answers, self.recent, self.rollouts]
         self._comparer = Comparer(configuration.comparison, telemetry, sinks, self._similarity)
         observed: list[ObservationSink] = [telemetry.answers, telemetry.activity, self.rollouts]
-        self.observing = Observing(telemetry, observed, self._comparer)
-        self._bounds = CopyBounds(configuration.envoy.request_timeout_s + COPY_MARGIN_S)
+        copy_limit_s = configuration.envoy.request_timeout_s + COPY_MARGIN_S
+        if siblings is None:
+            self._sessions: Sessions = self._memory
+            self._bounds = CopyBounds(copy_limit_s)
+            self.observing = Observing(telemetry, observed, self._comparer)
+            self._pair_prefix = ""
+        else:
+            self._sessions = siblings.sessions(self._memory)
+            self._bounds = siblings.bounds(copy_limit_s)
+            self.observing = Observing(telemetry, observed, siblings.answers(self._comparer))
+            self._pair_prefix = siblings.pair_prefix
         telemetry.answers.follow_copies(lambda: self._bounds.on_their_way)
         self._store: Store[Live] | None = None
 
@@ -71,14 +71,14 @@ class Serving:
         self._comparer.start()
         await self._put_in_force(self.configuration)
 
-    async def apply(self, new: Configuration) -> Waiting:
-        """Put another configuration in force, but for what waits.
+    async def apply(self, new: Configuration) -> tuple[str, ...]:
+        """Put another configuration in force: the keys in it that wait for a restart.
 
         Streams in flight keep what they have. Errors: RouterError; then everything is as it was.
         """
-        new, for_restart = held(self.configuration, new, with_store=self.rollouts.controller is not None)
+        new, waiting = held(self.configuration, new, with_store=self.rollouts.controller is not None)
         await self._put_in_force(new)
-        return Waiting(for_restart, rendered_otherwise(self._began, new))
+        return waiting
 
     @property
     def live(self) -> Live:
@@ -121,7 +121,7 @@ class Serving:
         weights = self.rollouts.configure(new.rollouts)
         # The router knows its policies by identity.
         snapshot = apply_weights(replace(new.snapshot, policies=router.policies), weights)
-        self._sessions.configure(new.sessions)
+        self._memory.configure(new.sessions)
         self._comparer.configure(new.comparison)
         self._bounds.configure(new.envoy.request_timeout_s + COPY_MARGIN_S, _copied(snapshot))
         live = Live(
@@ -132,7 +132,7 @@ class Serving:
             self._sessions if new.sessions.size else None,
             self._recording.under(new.record, snapshot) if new.record is not None else None,
             router.in_use,
-            self._gone(snapshot),
+            self._pair_prefix,
         )
         if self._store is None:
             self._store = Store(live)
@@ -141,15 +141,6 @@ class Serving:
         self._routers.put_in_force(router)
         self.configuration = new
         self.telemetry.configured(snapshot.revision)
-
-    def _gone(self, new: Snapshot) -> Mapping[str, Target]:
-        """Targets that leave the file, for the requests that are on their way to them, the newest last."""
-        if self._store is None:
-            return {}
-        old = self._store.current()
-        left = {**old.gone, **old.snapshot.targets}
-        names = [name for name in left if name not in new.targets]
-        return {name: left[name] for name in names[-MAX_GONE:]}
 
     def _in_force(self) -> Store[Live]:
         if self._store is None:

@@ -7,20 +7,25 @@ import asyncio
 import json
 import os
 import secrets
+import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from ext_proc import __version__, app
+from ext_proc.admin.guard import Guard
 from ext_proc.cli import evaluate, explain, health, lint, rollout
 from ext_proc.config import load
 from ext_proc.config.source import Source
 from ext_proc.core.errors import ConfigError, RouterError
 from ext_proc.core.settings import Address, Pipe
 from ext_proc.telemetry import log
+from ext_proc.workers.siblings import Siblings
+from ext_proc.workers.supervisor import Supervisor
 
 EXIT_OK = 0
 EXIT_NOT_READY = 1
@@ -58,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     serve = _command(commands, "serve", _serve, "answer Envoy's ext_proc streams")
     serve.add_argument("--log-format", choices=("human", "json"), default="human")
     serve.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
+    # A worker's connection to its parent, which is who starts it.
+    serve.add_argument("--worker", type=int, help=argparse.SUPPRESS)
 
     _command(commands, "engine", _engine, "hold the routing model's weights for several servers")
 
@@ -143,18 +150,43 @@ def _load(arguments: argparse.Namespace) -> load.Loaded:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    log.configure(as_json=arguments.log_format == "json", level=arguments.log_level)
+    is_json = arguments.log_format == "json"
+    if arguments.worker is not None:
+        return _serve_as_worker(arguments, is_json)
+    log.configure(as_json=is_json, level=arguments.log_level)
     source = Source(arguments.file, os.environ, partial(secrets.token_bytes, SALT_BYTES))
     loaded = source.load()
+    if loaded.configuration.server.workers > 1:
+        return _supervise(source, loaded)
+    return _run_server(lambda: app.serve(source, loaded))
+
+
+def _serve_as_worker(arguments: argparse.Namespace, is_json: bool) -> int:
+    """One of several: its place among them, and a salt that is the same for all, come from the parent."""
+    siblings = Siblings(socket.socket(fileno=arguments.worker))
+    seat = siblings.seat
+    log.configure(as_json=is_json, level=arguments.log_level, worker=seat.index)
+    source = Source(arguments.file, os.environ, lambda: seat.salt)
+    loaded = source.load()
+    return _run_server(lambda: app.serve(source, loaded, siblings))
+
+
+def _supervise(source: Source, loaded: load.Loaded) -> int:
+    command = (sys.executable, *sys.orig_argv[1:], "--worker")
+    guard = Guard(loaded.configuration.admin, lambda: None)
+    supervisor = Supervisor(loaded.configuration, command, source.load, guard.check_host)
+    return _run_server(supervisor.run)
+
+
+def _run_server(serve: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(app.serve(source, loaded))
+            return runner.run(serve()) or EXIT_OK
         except (OSError, RuntimeError, RouterError) as error:
             # Both servers report an address in use this way, and routers what they lack; anything later
             # is handled per request.
             print(f"arch-ext-proc serve: {error}", file=sys.stderr)
             return 1
-    return EXIT_OK
 
 
 def _engine(arguments: argparse.Namespace) -> int:
@@ -194,7 +226,7 @@ def _render(arguments: argparse.Namespace) -> int:
     from ext_proc import envoy_config  # noqa: PLC0415
 
     configuration = _load(arguments).configuration
-    servers = tuple(arguments.server or (configuration.server.listen.reached_locally,))
+    servers = tuple(arguments.server or configuration.server.endpoints)
     try:
         match arguments.format:
             case "istio":

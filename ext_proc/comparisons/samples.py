@@ -50,7 +50,7 @@ class Samples:
         try:
             # The file holds what users said: nobody else's to read.
             with os.fdopen(
-                os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _OWNER_ONLY), "ab"
+                os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _OWNER_ONLY), "ab", buffering=0
             ) as file:
                 if file.tell() + len(line) > self._max_bytes:
                     self._stop("full")

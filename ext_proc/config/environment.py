@@ -34,10 +34,12 @@ _EXPANDED: tuple[tuple[str, ...], ...] = (
     ("envoy", "ext_proc_tls", "ca"),
     ("envoy", "ext_proc_tls", "certificate"),
     ("envoy", "ext_proc_tls", "key"),
+    ("server", "workers"),
     ("admin", "port"),
     ("envoy", "listener", "port"),
     ("envoy", "admin", "port"),
 )
+_NUMBERS = ("port", "workers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def expand_addresses(document: Document, environ: Mapping[str, str], report: Rep
             if result is None:
                 failed.add(path)
                 del holder[key]
-            elif key == "port" and re.fullmatch(r"\d{1,5}", result, re.ASCII):
+            elif key in _NUMBERS and re.fullmatch(r"\d{1,5}", result, re.ASCII):
                 holder[key] = int(result)
             else:
                 holder[key] = result

@@ -28,7 +28,7 @@ def build_server(draft: Draft, environ: Mapping[str, str], report: Report) -> Se
     if server.tls is not None:
         names = tuple(name for name in server.tls.client_names or () if name is not None)
         tls = ServerTls(server.tls.certificate, server.tls.key, server.tls.client_ca, names)
-    settings = ServerSettings(_listen(draft, report), server.drain, tls, token, variable)
+    settings = ServerSettings(_listen(draft, report), server.drain, tls, token, variable, server.workers)
     if not draft.is_lost(("server",)):
         _check_exposure(settings, draft, report)
     _check_tls(settings, draft, report)

@@ -51,6 +51,7 @@ MAX_STATUSES = 64
 MAX_IDS = 10_000
 MAX_EXAMPLES = 32
 MAX_CLIENT_NAMES = 64
+MAX_WORKERS = 64
 
 ENVOY_PORT = 10_000
 ARCHGW_PORT = 12_000
@@ -304,6 +305,7 @@ class Server(Section):
     tls: ServerTlsSection | None = None
     token: Text | None = Field(default=None, repr=False)
     trust_network: bool = False
+    workers: Annotated[int, BeforeValidator(whole(1, MAX_WORKERS))] = 1
     drain: Annotated[float, BeforeValidator(duration("0s", "10m"))] = 10.0
 
 

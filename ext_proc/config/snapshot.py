@@ -27,6 +27,7 @@ from ext_proc.config.routing import (
     check_deadline,
 )
 from ext_proc.config.schema import REQUEST_TIMEOUT_S, ArchListener, ArchListeners, EnvoyListener
+from ext_proc.config.servers import check_servers
 from ext_proc.core.failover import chains_of
 from ext_proc.core.settings import Address, Configuration, EnvoySettings, RouterSettings
 from ext_proc.core.types import Shadow, Snapshot, Target
@@ -52,12 +53,8 @@ def build(
     comparison = build_comparison(draft, catalog, report)
     rollouts = build_rollouts(draft, routes, environ, report)
     admin_token = read_token(draft.config.admin.token, ("admin", "token"), draft, environ, report)
-    server, admin = draft.config.server, draft.config.admin
-    if server.socket is None and server.port == admin.port != 0 and server.address == admin.address:
-        mark = draft.document.mark(
-            ("admin", "port") if draft.was_written(("admin", "port")) else ("server", "port")
-        )
-        report.add(mark, f'"server" and "admin" both listen on port {server.port}', "give one another port")
+    admin = draft.config.admin
+    check_servers(draft, report)
     if catalog.default is None or on_failure is None:
         return None
     snapshot = Snapshot(

@@ -30,10 +30,15 @@ class _Use:
 
 
 class CopyBounds:
-    """Admits copies. `limit_s` is when Envoy gives up a copy. `now` is any clock that only goes forward."""
+    """Admits copies. `limit_s` is when Envoy gives up a copy. `now` is any clock that only goes forward.
 
-    def __init__(self, limit_s: float = 600.0) -> None:
+    Of `shared_by` processes each admits its part of a shadow's bounds, rounded up so that it may admit what
+    one request needs.
+    """
+
+    def __init__(self, limit_s: float = 600.0, shared_by: int = 1) -> None:
         self._limit_s = limit_s
+        self._shared_by = shared_by
         self._uses: dict[tuple[str, str], _Use] = {}
         self._owners: dict[Copy, _Use] = {}
 
@@ -63,14 +68,15 @@ class CopyBounds:
         if body_bytes > shadow.max_body_bytes:
             return CopyRefusal.BODY
         use = self._uses.setdefault((policy, shadow.target.name), _Use())
-        if len(use.slots) + len(copies) > shadow.max_concurrent:
+        max_concurrent = self._part(shadow.max_concurrent, len(copies))
+        if len(use.slots) + len(copies) > max_concurrent:
             self._free_expired(use, now)
-            if len(use.slots) + len(copies) > shadow.max_concurrent:
+            if len(use.slots) + len(copies) > max_concurrent:
                 return CopyRefusal.CONCURRENT
         while use.recent and (shadow.max_per_minute is None or use.recent[0] <= now - _MINUTE_S):
             use.recent.popleft()
         if shadow.max_per_minute is not None:
-            if len(use.recent) + len(copies) > shadow.max_per_minute:
+            if len(use.recent) + len(copies) > self._part(shadow.max_per_minute, len(copies)):
                 return CopyRefusal.RATE
             use.recent.extend([now] * len(copies))
         for copy in copies:
@@ -87,6 +93,10 @@ class CopyBounds:
         """A copy's answer has ended, one way or another."""
         if (use := self._owners.pop(copy, None)) is not None:
             use.slots.pop(copy, None)
+
+    def _part(self, bound: int, at_least: int) -> int:
+        """This process's part of a bound, never more than the whole."""
+        return min(bound, max(at_least, -(-bound // self._shared_by)))
 
     def _free_expired(self, use: _Use, now: float) -> None:
         for copy in [copy for copy, deadline in use.slots.items() if deadline <= now]:

@@ -27,6 +27,10 @@ class Address:
         """The address once the system has chosen a port."""
         return Address(self.host, port)
 
+    def next(self, index: int) -> Address:
+        """The address so many ports further."""
+        return Address(self.host, self.port + index)
+
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect. Of a name, that is certain of `localhost` alone."""
@@ -59,6 +63,10 @@ class Pipe:
 
     def at(self, _: int) -> Pipe:
         return self
+
+    def next(self, index: int) -> Pipe:
+        """A socket beside this one; at 0 this one."""
+        return Pipe(f"{self.path}.{index}", self.mode) if index else self
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
@@ -193,7 +201,8 @@ class ServerSettings:
     """The gRPC side. `drain_s` is how long streams in flight may finish after SIGTERM.
 
     `token` is what callers must show; `token_env` the variable that it came from, in Envoy's environment
-    too.
+    too. Of several `workers` the first listens at `listen`, each other at the next port or a socket beside
+    that.
     """
 
     listen: Address | Pipe
@@ -201,6 +210,16 @@ class ServerSettings:
     tls: ServerTls | None = None
     token: Secret | None = None
     token_env: str | None = None
+    workers: int = 1
+
+    def of_worker(self, index: int) -> Address | Pipe:
+        """Where the worker `index`, from 0, listens."""
+        return self.listen.next(index)
+
+    @property
+    def endpoints(self) -> tuple[Address | Pipe, ...]:
+        """Where an Envoy on the same machine finds the workers."""
+        return tuple(self.of_worker(index).reached_locally for index in range(self.workers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import nullcontext
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import grpc
@@ -20,6 +22,25 @@ from ext_proc.transport import unix
 _HEADROOM_BYTES = 1 << 20
 """What a message may hold besides the body: headers and framing."""
 
+LEAVE_S = 2.0
+"""Twice the interval of the health checks that `render` writes: whoever checks has heard by then."""
+QUIET_S = 0.5
+MAX_LEAVE_S = 10.0
+"""A server that leaves serves until nobody has opened a stream for a while, or until this limit."""
+
+
+class _Health(health.aio.HealthServicer):  # type: ignore[misc]
+    """`grpc.health.v1`, with `asked` set once somebody has asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        answer = await super().Check(request, context)
+        self.asked.set()
+        return answer
+
 
 class GrpcServer:
     """`start()` binds and answers; `stop()` says NOT_SERVING, then lets streams in flight finish."""
@@ -33,6 +54,7 @@ class GrpcServer:
         telemetry: Telemetry,
     ) -> None:
         self._settings = settings
+        self._servicer = servicer
         self._telemetry = telemetry
         guard = Guard(settings, telemetry)
         self._breaks = breaks
@@ -57,7 +79,7 @@ class GrpcServer:
                 grpc.method_handlers_generic_handler(wire.LOG_SERVICE, {wire.LOG_METHOD: logs}),
             )
         )
-        self._health: Any = health.aio.HealthServicer()
+        self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     async def start(self) -> int:
@@ -84,6 +106,19 @@ class GrpcServer:
         else:
             port = self._server.add_secure_port(address, _credentials(tls, self._telemetry))
         return port
+
+    async def asked(self) -> None:
+        """Wait until somebody has asked how this server is, and heard that it serves."""
+        await self._health.asked.wait()
+
+    async def leave(self) -> None:
+        """Say NOT_SERVING, and serve on until Envoy has turned to the other servers."""
+        await self._health.enter_graceful_shutdown()
+        limit = monotonic() + MAX_LEAVE_S
+        left_s = LEAVE_S
+        while left_s > 0:
+            await asyncio.sleep(left_s)
+            left_s = min(limit, self._servicer.last_opened + QUIET_S) - monotonic()
 
     async def stop(self) -> None:
         """Refuse new streams, give those in flight `drain_s` to finish, then end them."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from time import monotonic, perf_counter
 
-from ext_proc.core import affinity, encodings, envoy_side, parse, rewrite
+from ext_proc.core import affinity, encodings, parse, rewrite
 from ext_proc.core.copying import CopyBounds
 from ext_proc.core.decide import Question, decide, question_of, settle_or_ask, stay
 from ext_proc.core.errors import Reason
@@ -17,23 +15,10 @@ from ext_proc.core.exchange import Decide, RequestHeaders
 from ext_proc.core.ports import Asker, Kept, Recorder, Sessions
 from ext_proc.core.rewrite import Mutation
 from ext_proc.core.settings import ComparisonSettings
-from ext_proc.core.types import (
-    Caller,
-    CopyRefusal,
-    Decision,
-    LlmCall,
-    Outcome,
-    Shadow,
-    Snapshot,
-    Target,
-    Verdict,
-)
+from ext_proc.core.types import Caller, CopyRefusal, Decision, LlmCall, Outcome, Shadow, Snapshot, Verdict
 from ext_proc.server.in_use import InUse
-from ext_proc.telemetry import log
 
 _COMPARISON = ComparisonSettings()
-_MAX_VIEWS = 32
-"""Envoys rendered from so many files at once: one more is taken to have everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +26,8 @@ class Live:
     """What a stream takes once and keeps: the configuration in force, and the router that knows it.
 
     `sessions` None: nothing is remembered of a session. `recorder` None: no decision is written down.
-    `in_use` counts the streams that have this asker. `gone` has targets of configurations before, which
-    requests that were decided then may still go to. `lacks` names what the Envoy lacks that this is made for,
-    and `views` holds what is made for Envoys that were seen, by what they say they have: None for this.
+    `in_use` counts the streams that have this asker.
+    `pair_prefix` is how the names begin under which answers meet.
     """
 
     snapshot: Snapshot
@@ -53,30 +37,7 @@ class Live:
     sessions: Sessions | None = None
     recorder: Recorder | None = None
     in_use: InUse = field(default_factory=InUse)
-    gone: Mapping[str, Target] = field(default_factory=dict)
-    lacks: tuple[str, ...] = ()
-    views: dict[str, Live | None] = field(default_factory=dict, init=False, compare=False, repr=False)
-
-    def target(self, name: str) -> Target | None:
-        """The target of this name that a request in flight may mean."""
-        return self.snapshot.targets.get(name) or self.gone.get(name)
-
-    def as_seen_by(self, has: str | None) -> Live:
-        """This, or what is made of it for an Envoy that has less. `has` is what the Envoy says."""
-        if has is None:
-            return self
-        if has not in self.views:
-            if len(self.views) >= _MAX_VIEWS:
-                return self
-            self.views[has] = self._view(frozenset(has.split()))
-        return self.views[has] or self
-
-    def _view(self, has: frozenset[str]) -> Live | None:
-        lacks = tuple(name for mark, name in envoy_side.needed(self.snapshot).items() if mark not in has)
-        if not lacks:
-            return None
-        log.event(logging.WARNING, "envoy_lacks", names=list(lacks))
-        return replace(self, snapshot=envoy_side.without(self.snapshot, has), lacks=lacks)
+    pair_prefix: str = ""
 
 
 async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tuple[Mutation, Outcome]:
@@ -98,7 +59,7 @@ async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tupl
     if isinstance(answer, Question) or answer.reason is Reason.NO_CONVERSATION:
         caller = _caller(live.snapshot, request.headers)
         decision, verdict, router_s = await _decided(live, answer, call, caller)
-        answer, refused = _observed(decision, call, request, bounds)
+        answer, refused = _observed(decision, call, request, bounds, live.pair_prefix)
     mutation = rewrite.for_decision(answer, request.headers.path)
     body = rewrite.rewrite_body(content, call, answer.target.model)
     if body is not content:
@@ -107,12 +68,12 @@ async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tupl
 
 
 def _observed(
-    decision: Decision, call: LlmCall, request: Decide, bounds: CopyBounds
+    decision: Decision, call: LlmCall, request: Decide, bounds: CopyBounds, prefix: str
 ) -> tuple[Decision, tuple[Shadow, CopyRefusal] | None]:
     """The decision with a name under which its answers meet, and without copies that may not be made."""
     if not decision.observed:
         return decision, None
-    pair = secrets.token_hex(8)
+    pair = prefix + secrets.token_hex(8)
     decision = replace(decision, pair=pair)
     shadow = decision.shadow
     if shadow is None:

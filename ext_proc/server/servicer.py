@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import grpc
@@ -22,7 +22,10 @@ from ext_proc.telemetry import Telemetry
 
 
 class Servicer:
-    """All roles of the service. `current` gives the configuration in force; each stream asks it once."""
+    """All roles of the service. `current` gives the configuration in force; each stream asks it once.
+
+    `last_opened` is when the newest stream was opened, by the monotonic clock.
+    """
 
     def __init__(
         self,
@@ -36,10 +39,12 @@ class Servicer:
         self._observing = observing or Observing(telemetry)
         self._bounds = bounds or CopyBounds()
         telemetry.follow(lambda: current().snapshot)
+        self.last_opened = float("-inf")
 
     async def process(self, _: Any, context: Any) -> None:
         """Serve one stream, in the role that its initial metadata names; `route` if it names none."""
         live = self._current()
+        self.last_opened = monotonic()
         metadata = dict(context.invocation_metadata())
         self._telemetry.stream_opened()
         live.in_use.begin()
@@ -53,10 +58,7 @@ class Servicer:
                 exchange = Exchange(classify_copy)
                 await self._serve(context, exchange, lambda request: self._rewrite_attempt(live, request))
             else:
-                seen = live.as_seen_by(metadata.get(headers.ENVOY_HAS))
-                if seen.lacks:
-                    self._telemetry.envoy_lacked()
-                await self._serve(context, Exchange(), lambda request: self._decide(seen, request))
+                await self._serve(context, Exchange(), lambda request: self._decide(live, request))
         finally:
             live.in_use.end()
             self._telemetry.stream_closed()
@@ -111,8 +113,7 @@ class Servicer:
 
     async def _rewrite_attempt(self, live: Live, request: Decide) -> bytes:
         try:
-            target = live.target(request.headers.attempt)
-            mutation = await rewrite_attempt(request, target, live.snapshot, live.body_limit_bytes)
+            mutation = await rewrite_attempt(request, live.snapshot, live.body_limit_bytes)
         except Exception as error:  # noqa: BLE001 - an attempt that cannot be rewritten is refused
             self._telemetry.bug(error, request.headers.request_id)
             mutation = None
@@ -128,7 +129,7 @@ class Servicer:
             answer.finish()
 
     async def _rewrite_copy(self, live: Live, name: str, request: Decide, answer: CopyAnswer) -> bytes:
-        target = live.target(name)
+        target = live.snapshot.targets.get(name)
         try:
             mutation = await rewrite_copy(request, target, live.body_limit_bytes) if target else None
         except Exception as error:  # noqa: BLE001 - a copy that cannot be rewritten is dropped

@@ -15,14 +15,19 @@ from typing import Any
 import orjson
 
 _LOGGER = logging.getLogger("ext_proc")
+_common: dict[str, Any] = {}
+"""Fields of every event of this process."""
 _MAX_WAITING = 10_000
 """Lines of some 300 bytes."""
 _FLUSH_S = 2.0
 """How long the end of the process waits for a reader that stalls."""
 
 
-def configure(*, as_json: bool, level: str = "INFO") -> None:
-    """Send log lines to standard error, one a line, once per process."""
+def configure(*, as_json: bool, level: str = "INFO", worker: int | None = None) -> None:
+    """Send log lines to standard error, one a line, once per process. `worker`: which of several it is."""
+    _common.clear()
+    if worker is not None:
+        _common["worker"] = worker
     writer = logging.StreamHandler(sys.stderr)
     writer.setFormatter(_JsonFormatter() if as_json else _HumanFormatter())
     _LOGGER.handlers[:] = [BackgroundHandler(writer)]
@@ -33,7 +38,7 @@ def configure(*, as_json: bool, level: str = "INFO") -> None:
 def event(level: int, name: str, **fields: Any) -> None:
     """Log one event. Fields are ids, names, numbers and reasons."""
     if _LOGGER.isEnabledFor(level):
-        _LOGGER.log(level, name, extra={"fields": fields})
+        _LOGGER.log(level, name, extra={"fields": {**_common, **fields}})
 
 
 class BackgroundHandler(logging.Handler):

@@ -5,6 +5,8 @@ docs/evaluation.md says what is in it. Opt-in: `routing.record`.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import queue
 import threading
@@ -61,7 +63,8 @@ class Recording:
 
     What is kept on disk is the newest, within `max_bytes`: the file turns into `PATH.1` when it has half of
     that. A disk that fails costs the record, never a request: the next decision is tried again. The thread
-    begins with the first configuration that wants a record.
+    begins with the first configuration that wants a record. Several processes may write one file: a line is
+    one write at the file's end.
     """
 
     def __init__(self, not_recorded: NotRecorded) -> None:
@@ -126,12 +129,19 @@ class Recording:
         if self._file is None:
             self._file = self._open()
         if os.fstat(self._file).st_size + len(line) > half:
-            self._close_file()
-            self._path.replace(f"{self._path}.1")
+            self._turn(self._file)
             self._file = self._open()
         written = 0
         while written < len(line):
             written += os.write(self._file, line[written:])
+
+    def _turn(self, file: int) -> None:
+        """Make the file `PATH.1` and close it, unless another process that writes it has."""
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), self._path.stat()):
+                self._path.replace(f"{self._path}.1")
+        self._close_file()
 
     def _open(self) -> int:
         # What users wrote is for nobody else's eyes.

@@ -35,7 +35,7 @@ APPENDED = [
     (
         "server: {hots: x}",
         '5:10: unknown key "hots" — known here: address, port, socket, socket_mode, tls, token, '
-        "trust_network, drain",
+        "trust_network, workers, drain",
     ),
     (
         "prompt_guards: {}",
@@ -305,6 +305,19 @@ APPENDED = [
         " — write $VAR, ${VAR} or ${VAR:-default}; a dollar sign is $$",
     ),
     ("admin: {port: 50051}", '5:15: "server" and "admin" both listen on port 50051 — give one another port'),
+    (
+        "server: {workers: 4}\nadmin: {port: 50054}",
+        '6:15: "server" and "admin" both listen on port 50054 — give one another port',
+    ),
+    (
+        "server: {workers: 2, port: 0}",
+        '5:19: several "workers" need a port that Envoy knows: each takes the next one — write server.port',
+    ),
+    (
+        "server: {workers: 2, port: 65535}",
+        "5:19: the last worker's port would be 65536 — write a lower server.port",
+    ),
+    ("server: {workers: 65}", '5:19: "workers" must be from 1 to 64 — write a number in that range'),
     (
         "server: {address: '127.0.0.1:80'}",
         '5:19: "address" is not a host name or an IP address'

@@ -85,3 +85,19 @@ def test_the_end_of_a_copy_that_nobody_knows_is_harmless() -> None:
     bounds.ended(("a", "t"))
     bounds.began(("a", "t"), 0.0)
     assert bounds.on_their_way == 0
+
+
+def test_each_of_several_processes_has_its_part_of_the_bounds() -> None:
+    bounds = CopyBounds(shared_by=2)
+    admissions = [admitted(bounds, pair, max_concurrent=3) for pair in "abc"]
+    assert admissions == [None, None, CopyRefusal.CONCURRENT]
+    bounds = CopyBounds(shared_by=4)
+    admissions = [admitted(bounds, pair, max_per_minute=8) for pair in "abc"]
+    assert admissions == [None, None, CopyRefusal.RATE]
+
+
+def test_a_part_is_enough_for_one_request_if_the_bound_is() -> None:
+    bounds = CopyBounds(shared_by=8)
+    assert admitted(bounds, "a", copies=2, max_concurrent=2) is None
+    assert admitted(bounds, "b", copies=2, max_concurrent=2) is CopyRefusal.CONCURRENT
+    assert admitted(CopyBounds(shared_by=8), "c", copies=2, max_concurrent=1) is CopyRefusal.CONCURRENT

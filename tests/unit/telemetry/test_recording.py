@@ -156,3 +156,17 @@ def test_each_decision_is_written_where_its_own_configuration_says(tmp_path: Pat
     recording.close()
     assert (len(rows(tmp_path / "one")), len(rows(tmp_path / "other"))) == (2, 1)
     assert not recording.is_open
+
+
+def test_several_processes_write_one_file_and_lose_nothing_when_it_turns(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    one, other = a_recording(path, max_bytes=24_000), a_recording(path, max_bytes=24_000)
+    for number in range(12):
+        record(one, f"one {number} " + "x" * 500)
+        record(other, f"other {number} " + "x" * 500)
+    one.close()
+    other.close()
+    found = rows(path) + rows(tmp_path / "decisions.jsonl.1")
+    texts = {row["messages"][-1]["content"].rpartition(" ")[0] for row in found}
+    assert texts == {f"{who} {number}" for who in ("one", "other") for number in range(12)}
+    assert len(found) == 24

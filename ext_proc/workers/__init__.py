@@ -1,0 +1,1 @@
+"""Several server processes on one machine: the parent that keeps them, and what they share."""

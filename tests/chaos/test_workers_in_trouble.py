@@ -1,0 +1,236 @@
+"""Two workers behind the real Envoy: one is killed, both are restarted in turn, and nobody notices."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.support.load import under_load
+from tests.support.mesh import (
+    CODING,
+    LIMIT_S,
+    PROVIDER_KEYS,
+    TRAVELLING,
+    Mesh,
+    eventually,
+    run,
+    running_mesh,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CONFIG = Path(__file__).with_name("workers.yaml")
+PINNED = "vllm/coder"
+"""A request that names it is decided without the router, has no copy and is in no rollout."""
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody has at this moment."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            first: int = probe.getsockname()[1]
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            continue
+        return first
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def crew(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    folder = tmp_path_factory.mktemp("workers")
+    config = folder / CONFIG.name
+    config.write_bytes(CONFIG.read_bytes())
+    environ = {"ARCH_PORT": str(free_ports(2)), "ROLLOUTS": str(folder / "rollouts.sqlite")}
+    async with running_mesh(
+        config, folder, "openai", "coder", "next", environ=environ, connections=64
+    ) as mesh:
+        for provider in mesh.providers.values():
+            provider.keep_bodies = False
+        yield mesh
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def mesh(crew: Mesh) -> AsyncIterator[Mesh]:
+    await all_serve(crew)
+    crew.forget()
+    yield crew
+    crew.forget()
+    if not crew.stack.server.is_running:
+        await crew.stack.restart_server()
+
+
+async def workers_of(mesh: Mesh) -> list[dict[str, Any]]:
+    async with mesh.http.get(f"{mesh.stack.admin_url}/workers") as answer:
+        found: list[dict[str, Any]] = (await answer.json())["workers"]
+        return found
+
+
+async def asked_of_each(mesh: Mesh) -> dict[str, int]:
+    """How many streams Envoy has opened on each worker that it takes for healthy."""
+    async with mesh.http.get(f"{mesh.stack.envoy_admin_url}/clusters") as answer:
+        lines = (await answer.text()).splitlines()
+    fields = [line.split("::") for line in lines if line.startswith("arch_ext_proc::127.")]
+    values = {(host, name): value for _, host, name, value in fields}
+    hosts = {host for host, _ in values}
+    return {
+        host: int(values[host, "rq_total"]) for host in hosts if values[host, "health_flags"] == "healthy"
+    }
+
+
+async def all_serve(mesh: Mesh) -> None:
+    """Wait until there are two workers and Envoy knows of both."""
+    async with asyncio.timeout(LIMIT_S):
+        while (
+            any(worker["state"] != "serving" for worker in await workers_of(mesh))
+            or len(await asked_of_each(mesh)) < 2
+        ):
+            await asyncio.sleep(0.1)
+
+
+async def both_are_asked(mesh: Mesh) -> None:
+    """Wait until both workers have got a request more."""
+    before = await asked_of_each(mesh)
+    async with asyncio.timeout(LIMIT_S):
+        while any(count <= before[host] for host, count in (await asked_of_each(mesh)).items()):
+            assert (await mesh.ask(model=PINNED)).reason == "pinned"
+
+
+async def counted(mesh: Mesh, name: str, **labels: str) -> float:
+    return await mesh.counted(f"arch_ext_proc_{name}", **labels)
+
+
+async def until_counted(mesh: Mesh, wanted: float, name: str, **labels: str) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while await counted(mesh, name, **labels) != wanted:
+            await asyncio.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_requests_are_spread_and_counted_once(mesh: Mesh) -> None:
+    before = await mesh.decisions()
+    asked = await asked_of_each(mesh)
+    for _ in range(40):
+        assert (await mesh.ask(model=PINNED)).reason == "pinned"
+    assert await mesh.decisions() == before + 40
+    now = await asked_of_each(mesh)
+    assert len(now) == 2
+    assert all(now[host] > asked[host] for host in now)
+
+
+async def test_answers_meet_wherever_their_streams_are(mesh: Mesh) -> None:
+    """With four copies at a time: each is over before the next, and whoever decided it knows."""
+    before = await counted(mesh, "pairs_total", outcome="compared")
+    for number in range(24):
+        await mesh.ask(f"{CODING} {number}")
+        await until_counted(mesh, before + number + 1, "pairs_total", outcome="compared")
+    assert await counted(mesh, "shadow_copies_refused_total") == 0
+    await until_counted(mesh, 0, "shadow_copies_in_flight")
+    async with mesh.http.get(f"{mesh.stack.admin_url}/shadows") as answer:
+        shown = await answer.json()
+    (total,) = shown["totals"]
+    assert total["pairs"] >= 24
+    assert len(shown["recent"]) == total["pairs"]
+
+
+async def test_a_rollout_has_one_weight_on_all_workers(mesh: Mesh) -> None:
+    url = f"{mesh.stack.admin_url}/rollouts/travel/start"
+    async with mesh.http.post(url, json={"by": "a test"}) as answer:
+        assert answer.status in (200, 202)
+    in_a_row = 0
+    async with asyncio.timeout(LIMIT_S):
+        while in_a_row < 20:
+            model = (await mesh.ask(f"{TRAVELLING} {in_a_row}")).model
+            in_a_row = in_a_row + 1 if model == "vllm/next" else 0
+    assert await counted(mesh, "rollout_weight", policy="travel") == 1
+    assert await counted(mesh, "rollout_lease_held") == 1
+
+
+async def test_a_killed_worker_costs_no_request_and_is_replaced(mesh: Mesh) -> None:
+    restarts = await counted(mesh, "worker_restarts_total", why="crashed")
+    async with under_load(mesh) as load:
+        await load.decides()
+        victim = (await workers_of(mesh))[0]["pid"]
+        counts = await mesh.decisions()
+        os.kill(victim, signal.SIGKILL)
+        await load.decides()
+        assert await mesh.decisions() >= counts
+        await all_serve(mesh)
+        await load.decides()
+    assert load.failures == []
+    assert victim not in [worker["pid"] for worker in await workers_of(mesh)]
+    assert await counted(mesh, "worker_restarts_total", why="crashed") == restarts + 1
+    await both_are_asked(mesh)
+
+
+async def test_a_restart_in_turn_leaves_no_request_undecided(mesh: Mesh) -> None:
+    rolled = await counted(mesh, "worker_restarts_total", why="rolling")
+    old = [worker["pid"] for worker in await workers_of(mesh)]
+    async with under_load(mesh) as load:
+        await load.decides()
+        mesh.stack.server.send(signal.SIGHUP)
+        await until_counted(mesh, rolled + 2, "worker_restarts_total", why="rolling")
+        await all_serve(mesh)
+        await load.decides()
+    assert (load.failures, load.undecided) == ([], 0)
+    assert not set(old) & {worker["pid"] for worker in await workers_of(mesh)}
+
+
+async def test_what_ended_workers_counted_stays_counted(mesh: Mesh) -> None:
+    before = await mesh.decisions()
+    rolled = await counted(mesh, "worker_restarts_total", why="rolling")
+    for _ in range(10):
+        await mesh.ask(model=PINNED)
+    mesh.stack.server.send(signal.SIGHUP)
+    await until_counted(mesh, rolled + 2, "worker_restarts_total", why="rolling")
+    await all_serve(mesh)
+    assert await mesh.decisions() == before + 10
+
+
+async def test_a_file_that_is_wrong_restarts_nobody(mesh: Mesh) -> None:
+    old = [worker["pid"] for worker in await workers_of(mesh)]
+    file, log = mesh.stack.config_file, mesh.stack.server.log
+    right = file.read_bytes()
+    try:
+        file.write_bytes(right + b"nonsense: 1\n")
+        mesh.stack.server.send(signal.SIGHUP)
+        await eventually(lambda: "restart_refused" in log.read_text(), "the restart is refused")
+    finally:
+        file.write_bytes(right)
+    assert 'unknown key "nonsense"' in log.read_text()
+    assert [worker["pid"] for worker in await workers_of(mesh)] == old
+
+
+async def test_without_their_parent_workers_end(mesh: Mesh) -> None:
+    workers = [worker["pid"] for worker in await workers_of(mesh)]
+    await mesh.stack.server.kill()
+    await eventually(lambda: not any(map(is_alive, workers)), "the workers end")
+
+
+async def test_a_port_that_is_taken_is_named(mesh: Mesh) -> None:
+    environ = {**os.environ, **mesh.stack.environ, **PROVIDER_KEYS}
+    with socket.socket() as taken:
+        first = free_ports(2)
+        taken.bind(("127.0.0.1", first + 1))
+        taken.listen()
+        environ |= {"ARCH_PORT": str(first), "ARCH_ADMIN_PORT": "0"}
+        status, _, errors = await run("arch-ext-proc", "serve", str(mesh.stack.config_file), environ=environ)
+    assert status == 1
+    assert f"127.0.0.1:{first + 1}" in errors
