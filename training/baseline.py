@@ -9,6 +9,7 @@ out. Prints the table of `training.evaluate`.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ class TfidfRouter:
         ]
         self._vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32)
         self._vectorizer.fit(texts)
-        self.none, self.temperature = 0.0, 1.0
+        self.none, self.growth, self.temperature = 0.0, 0.0, 1.0
         self._policies: tuple[tuple[Policy, ...], csr_matrix] | None = None
 
     async def prepare(self, policies: tuple[Policy, ...]) -> None:
@@ -54,7 +55,8 @@ class TfidfRouter:
             await self.prepare(policies)
         assert self._policies is not None
         cosines = (self._policies[1] @ self.conversation(messages).T).toarray()[:, 0]
-        logits = np.append(cosines * _SCALE, self.none) / self.temperature
+        none = self.none + self.growth * math.log(len(cosines))
+        logits = np.append(cosines * _SCALE, none) / self.temperature
         odds = np.exp(logits - logits.max())
         *per_policy, none = (odds / odds.sum()).tolist()
         return Scores(tuple(per_policy), none)
@@ -72,13 +74,17 @@ class TfidfRouter:
 
     def calibrate(self, corpus: Corpus) -> None:
         """Fit the point of none and the temperature, as the embedded router's are."""
+        fitted = fit(*(self._answers(corpus, held_out=held_out) for held_out in (True, False)))
+        self.none, self.growth = 3.0 + fitted.none_shift, fitted.none_growth
+        self.temperature = fitted.temperature
+
+    def _answers(self, corpus: Corpus, *, held_out: bool) -> list[Answers]:
         sets = []
         for source, count in BATCHES.items():
             logits, gold = [], []
             for number in range(count):
-                batch = draw_from(
-                    corpus, source, random.Random(f"calibrate/{source}/{number}"), held_out=True
-                )
+                rng = random.Random(f"calibrate/{source}/{number}")
+                batch = draw_from(corpus, source, rng, held_out=held_out)
                 policies = vstack([self.vectors([" ".join(texts)]) for texts in batch.all_texts])
                 for row, messages in enumerate(batch.conversations):
                     keep = batch.allowed[row]
@@ -86,8 +92,7 @@ class TfidfRouter:
                     logits.append(np.append(cosines * _SCALE, 3.0)[keep].astype(np.float64))
                     gold.append(int(keep[: batch.gold[row]].sum()))
             sets.append(Answers(logits, gold))
-        shift, self.temperature = fit(sets)
-        self.none = 3.0 + shift
+        return sets
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ext_proc.router.embedded.phrasing import items
 from training.corpus import SYNTHETIC, Conversation, Corpus, Task
-from training.variations import closed, continued, prefixed
+from training.variations import closed, continued, prefixed, thinned
 
 SHARES = {
-    SYNTHETIC: 0.54,
-    "tasks": 0.16,
-    "sgd": 0.12,
-    "hwu64": 0.08,
+    SYNTHETIC: 0.40,
+    "tasks": 0.20,
+    "sgd": 0.18,
+    "hwu64": 0.09,
     "banking77": 0.05,
-    "mmlu": 0.03,
-    "prompts": 0.02,
+    "mmlu": 0.04,
+    "prompts": 0.04,
 }
 """Of the steps, by source."""
 CONVERSATIONS = 36
@@ -32,18 +33,26 @@ _NONES = 6
 _POOL = 28
 _WITHOUT_GOLD = 0.22
 _WITHOUT_GROUP = 0.06
+_AGGREGATED = 0.3
+"""Of the steps, those whose policies may cover several tasks each."""
+_AGGREGATE_SIZES = (1, 2, 2, 3, 4, 6)
+_ITEMS, _WITH_ITEMS = 4, 0.8
 _GENERAL_POOL = 0.15
 """Of the synthetic steps, those whose policies are whole domains."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Shapes: `allowed` [conversations, policies + 1], the last for none, always allowed; `gold` an
+    """`policies` are one way to state each, with some of the `items` that it lists; `all_texts` a few ways,
+    with all items of the first.
+    Shapes: `allowed` [conversations, policies + 1], the last for none, always allowed; `gold` an
     index into that, per conversation."""
 
     conversations: list[Conversation]
     policies: list[str]
+    items: list[list[str]]
     all_texts: list[tuple[str, ...]]
+    all_items: list[list[str]]
     allowed: NDArray[np.bool_]
     gold: NDArray[np.int64]
 
@@ -60,6 +69,8 @@ def draw_from(corpus: Corpus, source: str, rng: random.Random, *, held_out: bool
     if source == SYNTHETIC and rng.random() < _GENERAL_POOL:
         return _domains(corpus, tasks, rng, held_out)
     pool = _pool(tasks, rng)
+    if rng.random() < _AGGREGATED:
+        pool = _aggregated(pool, rng)
     rights = rng.choices(pool, k=CONVERSATIONS)
     return _assemble(corpus, pool, [(task, pool.index(task)) for task in rights], rng, held_out)
 
@@ -83,6 +94,45 @@ def _pool(tasks: Sequence[Task], rng: random.Random) -> list[Task]:
     return pool
 
 
+def _aggregated(pool: Sequence[Task], rng: random.Random) -> list[Task]:
+    """Policies that each cover a few near tasks, and list them."""
+    groups: dict[str, list[Task]] = {}
+    for task in pool:
+        groups.setdefault(task.group, []).append(task)
+    found: list[Task] = []
+    for name, tasks in groups.items():
+        rng.shuffle(tasks)
+        rest = tasks
+        while rest:
+            size = rng.choice(_AGGREGATE_SIZES)
+            members, rest = rest[:size], rest[size:]
+            if len(members) == 1:
+                found.append(members[0])
+                continue
+            names = [min(task.texts, key=len).split(": ")[-1].strip(". ") for task in members]
+            listed = f"{', '.join(names[:-1])}{rng.choice((' and ', ', ', ' or '))}{names[-1]}"
+            label = name.replace("-", " ")
+            texts = [listed, f"{rng.choice(('questions about', 'help with', 'anything about'))} {listed}"]
+            if len(label) > 2:
+                texts += [f"{label}: {listed}", f"{label}: everything about {listed}"]
+            conversations = tuple(each for task in members for each in task.conversations)
+            general = any(task.catches_all for task in members)
+            found.append(
+                replace(members[0], texts=tuple(texts), conversations=conversations, catches_all=general)
+            )
+    return found
+
+
+def _items(text: str) -> list[str]:
+    name, mark, description = text.partition(": ")
+    return items(name, description) if mark else items("", text)
+
+
+def _some(listed: Sequence[str], rng: random.Random) -> list[str]:
+    """A few, which is as good and takes less time; now and then none."""
+    return rng.sample(listed, min(_ITEMS, len(listed))) if rng.random() < _WITH_ITEMS else []
+
+
 def _domains(corpus: Corpus, tasks: Sequence[Task], rng: random.Random, held_out: bool) -> Batch:
     """Policies that name whole domains, conversations of any task in them."""
     general = {task.group: task for task in tasks if task.catches_all}
@@ -103,7 +153,7 @@ def _assemble(
         others = [other for other in pool if other is not task and other.group != task.group] or pool
         stranger = rng.choice(rng.choice(others).conversations)
         conversation = continued(conversation, rng)
-        conversations.append(prefixed(conversation, stranger, rng))
+        conversations.append(thinned(prefixed(conversation, stranger, rng), rng))
         row, index = _row(corpus, pool, task, right, rng)
         allowed.append(row)
         gold.append(index)
@@ -115,7 +165,15 @@ def _assemble(
         gold.append(none)
     texts = [rng.choice(task.texts) for task in pool]
     stated = [tuple(dict.fromkeys(task.texts))[:3] for task in pool]
-    return Batch(conversations, texts, stated, np.array(allowed), np.array(gold))
+    return Batch(
+        conversations,
+        texts,
+        [_some(_items(text), rng) for text in texts],
+        stated,
+        [_items(each[0]) for each in stated],
+        np.array(allowed),
+        np.array(gold),
+    )
 
 
 def _row(

@@ -1,27 +1,30 @@
 """Fit "none of them" and the temperature: `python -m training.calibrate DATASETS_DIR`.
 
-On policy sets drawn from the tasks that training held out, never on the evaluation files: the shift of
-the logit of none and the temperature with the least log loss. Each source counts the same, and cases
-weigh as if none were right in `_NONE_SHARE` of them. Writes both into the weights' settings, and prints
-what the router reaches on those sets.
+Never on the evaluation files. How the logit of none grows with the number of policies is fitted on policy
+sets of trained tasks, because only those make large sets; its shift and the temperature on sets of the
+tasks that training held out, because trained ones look too easy. None stands against the best policy, and
+cases weigh as if none were right in `_NONE_SHARE` of them, each source the same. Writes all three into the
+weights' settings, and prints what the router reaches on the tasks held out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from ext_proc.router.embedded.encoder import Encoder
-from ext_proc.router.embedded.scoring import Asked, asked_of, build_policy_set, policy_logits
+from ext_proc.router.embedded.scoring import asked_of, build_policy_set, policy_logits
 from ext_proc.router.embedded.tuning import SETTINGS_FILE, SHIPPED, Tuning, read_tuning
 from ext_proc.router.embedded.turns import choose_turns
 from training.batches import Batch, draw_from
@@ -31,10 +34,17 @@ _NONE_SHARE = 0.25
 """More than the fifth that a gateway may see: to route what no policy covers costs more than to leave what
 one does to the default."""
 BATCHES = {"synthetic": 16, "tasks": 10, "hwu64": 10, "banking77": 8, "sgd": 8, "mmlu": 3}
-_SHIFTS = np.arange(-40, 41) / 10
-_TEMPERATURES = np.geomspace(0.4, 4.0, 24)
 
 Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What is fitted: the fields of `Tuning` of these names."""
+
+    none_shift: float
+    none_growth: float
+    temperature: float
 
 
 @dataclass(frozen=True)
@@ -44,24 +54,40 @@ class Answers:
     logits: list[Numbers]
     gold: list[int]
 
-    def log_loss(self, shift: float, temperature: float) -> float:
-        """Mean over the cases, weighted to the share of none."""
-        losses: dict[bool, list[float]] = {True: [], False: []}
+    def moved(self, fitted: Fitted) -> Iterator[tuple[Numbers, int, bool]]:
+        """Logits, what is right, and whether that is none."""
         for row, right in zip(self.logits, self.gold, strict=True):
-            shifted = row.copy()
-            shifted[-1] += shift
-            shifted /= temperature
-            losses[right == len(row) - 1].append(float(np.logaddexp.reduce(shifted) - shifted[right]))
-        return _NONE_SHARE * fmean(losses[True]) + (1 - _NONE_SHARE) * fmean(losses[False])
+            policies = len(row) - 1
+            moved = row.copy()
+            moved[-1] += fitted.none_shift + fitted.none_growth * math.log(max(policies, 1))
+            yield moved / fitted.temperature, right, right == policies
 
-    def shares(self, shift: float) -> tuple[float, float]:
+    def loss(self, fitted: Fitted) -> float:
+        """Mean log loss over the cases, weighted to the share of none."""
+        losses: dict[bool, list[float]] = {True: [], False: []}
+        for row, right, none in self.moved(fitted):
+            losses[none].append(float(np.logaddexp.reduce(row) - row[right]))
+        return _weighed(losses)
+
+    def loss_of_none(self, fitted: Fitted) -> float:
+        """The same of none against the best policy alone, where that is right or none is."""
+        losses: dict[bool, list[float]] = {True: [], False: []}
+        for row, right, none in self.moved(fitted):
+            if len(row) > 1 and (none or row[:-1].argmax() == right):
+                lead = float(row[:-1].max() - row[-1])
+                losses[none].append(float(np.logaddexp(0, lead if none else -lead)))
+        return _weighed(losses)
+
+    def shares(self, fitted: Fitted) -> tuple[float, float]:
         """Right where a policy fits, and where none does."""
         hits: dict[bool, list[bool]] = {True: [], False: []}
-        for row, right in zip(self.logits, self.gold, strict=True):
-            shifted = row.copy()
-            shifted[-1] += shift
-            hits[right == len(row) - 1].append(int(shifted.argmax()) == right)
+        for row, right, none in self.moved(fitted):
+            hits[none].append(int(row.argmax()) == right)
         return fmean(hits[False]), fmean(hits[True])
+
+
+def _weighed(losses: dict[bool, list[float]]) -> float:
+    return _NONE_SHARE * fmean(losses[True]) + (1 - _NONE_SHARE) * fmean(losses[False])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,42 +105,67 @@ def calibrate(corpus: Corpus, weights: Path) -> None:
     """Fit, write into the settings, and say what was found."""
     tuning = read_tuning(weights)
     encoder = Encoder(weights, tuning)
-    sets = {}
-    for source, count in BATCHES.items():
-        batches = [
-            draw_from(corpus, source, random.Random(f"calibrate/{source}/{number}"), held_out=True)
-            for number in range(count)
-        ]
-        sets[source] = _answers(encoder, tuning, batches)
-    shift, temperature = fit(list(sets.values()))
+    held_out, trained = (
+        {
+            source: _answers(
+                encoder,
+                tuning,
+                [
+                    draw_from(
+                        corpus, source, random.Random(f"calibrate/{source}/{number}"), held_out=held_out
+                    )
+                    for number in range(count)
+                ],
+            )
+            for source, count in BATCHES.items()
+        }
+        for held_out in (True, False)
+    )
+    fitted = fit(list(held_out.values()), list(trained.values()))
     path = weights / SETTINGS_FILE
-    found = {"none_shift": round(shift, 2), "temperature": round(temperature, 3)}
+    found = {name: round(value, 3) for name, value in asdict(fitted).items()}
     settings = json.loads(path.read_text(encoding="utf-8")) | found
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(found))
     print("| held out of | cases | fits: right | none: recall |\n|---|---|---|---|")
-    for source, answers in sets.items():
-        fits, none = answers.shares(shift)
+    for source, answers in held_out.items():
+        fits, none = answers.shares(fitted)
         print(f"| {source} | {len(answers.gold)} | {fits * 100:.1f} | {none * 100:.1f} |")
 
 
-def fit(sets: Sequence[Answers]) -> tuple[float, float]:
-    """Shift and temperature of the least mean log loss, in two passes."""
-    shift, temperature = 0.0, 1.0
-    for _ in range(3):
-        at = temperature
-        shift = min(map(float, _SHIFTS), key=lambda value: fmean(each.log_loss(value, at) for each in sets))
-        now = shift
-        temperature = min(
-            map(float, _TEMPERATURES), key=lambda value: fmean(each.log_loss(now, value) for each in sets)
-        )
-    return shift, temperature
+def fit(held_out: Sequence[Answers], trained: Sequence[Answers]) -> Fitted:
+    """The values of the least loss, one after the other."""
+
+    def none_of_trained(values: Numbers) -> float:
+        return fmean(each.loss_of_none(Fitted(values[0], values[1], math.exp(values[2]))) for each in trained)
+
+    growth = _least(none_of_trained, (0.0, 0.0, 0.0))[1]
+
+    def none_of_held_out(values: Numbers) -> float:
+        return fmean(each.loss_of_none(Fitted(values[0], growth, math.exp(values[1]))) for each in held_out)
+
+    shift = _least(none_of_held_out, (0.0, 0.0))[0]
+
+    def of_held_out(values: Numbers) -> float:
+        return fmean(each.loss(Fitted(shift, growth, math.exp(values[0]))) for each in held_out)
+
+    return Fitted(shift, growth, math.exp(_least(of_held_out, (0.0,))[0]))
+
+
+def _least(loss: Callable[[Numbers], float], first: Sequence[float]) -> list[float]:
+    corners = np.vstack([first, np.asarray(first) + np.eye(len(first))])
+    options = {"initial_simplex": corners, "xatol": 0.005, "fatol": 1e-5}
+    found: list[float] = minimize(loss, first, method="Nelder-Mead", options=options).x.tolist()
+    return found
 
 
 def _answers(encoder: Encoder, tuning: Tuning, batches: Sequence[Batch]) -> Answers:
     logits, gold = [], []
     for batch in batches:
-        policies = [_policy(encoder, texts) for texts in batch.all_texts]
+        policies = [
+            asked_of([encoder.policy(text) for text in texts], [encoder.policy(text) for text in listed])
+            for texts, listed in zip(batch.all_texts, batch.all_items, strict=True)
+        ]
         for row, messages in enumerate(batch.conversations):
             keep = batch.allowed[row]
             asked = [policy for policy, kept in zip(policies, keep[:-1], strict=True) if kept]
@@ -123,11 +174,6 @@ def _answers(encoder: Encoder, tuning: Tuning, batches: Sequence[Batch]) -> Answ
             logits.append(np.append(scored, found.none))
             gold.append(int(keep[: batch.gold[row]].sum()))
     return Answers(logits, gold)
-
-
-def _policy(encoder: Encoder, texts: Sequence[str]) -> Asked:
-    """As the engine states it, but from the texts that the corpus has."""
-    return asked_of([encoder.policy(text) for text in texts])
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from training.tokenized import Tokenized
 
 _LOWEST_MEAN, _LOWEST = 0.99, 0.97
 """Cosines of int8 against float32 over `samples.CHECK`."""
+BASE_SHARE = 0.3
 _LARGEST_FILE = 30 * 1024 * 1024
 
 
@@ -40,10 +41,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("checkpoint", type=Path, help="file that training.train wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to; it holds the settings")
+    parser.add_argument("--base", type=float, default=BASE_SHARE, help="share of the base weights")
     options = parser.parse_args(arguments)
     model = load_base(base_model())
-    model.load_state_dict(torch.load(options.checkpoint, weights_only=True)["model"])
+    trained = torch.load(options.checkpoint, weights_only=True)["model"]
+    model.load_state_dict(mixed(model.state_dict(), trained, options.base))
     return export(model.eval(), options.out)
+
+
+def mixed(base: dict[str, torch.Tensor], trained: dict[str, torch.Tensor], share: float) -> dict[str, Any]:
+    """The trained weights, with a share of the base in those that it has.
+
+    What training teaches is mostly the training tasks; the mean keeps more of what the base knew of
+    others (arXiv 2109.01903).
+    """
+    return {
+        name: torch.lerp(value, base[name], share) if name.startswith("bert.") else value
+        for name, value in trained.items()
+    }
 
 
 def export(model: Encoder, out: Path) -> int:

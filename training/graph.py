@@ -21,9 +21,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from ext_proc.router.embedded.turns import Segment
+
 Array = NDArray[Any]
 
 _CONTRIB = "com.microsoft"
+_NEWEST = int(Segment.NEWEST)
 _WEIGHT_LIMIT = 64
 """Largest quantised weight: 2 × 255 × 64 fits in a signed 16-bit sum, 2 × 255 × 127 does not."""
 _SMOOTHING = 0.5
@@ -58,9 +61,9 @@ class _Graph:
 def build(weights: Mapping[str, Array], shape: Shape, ranges: Mapping[str, Array] | None) -> onnx.ModelProto:
     """The model `(input_ids, segment_ids, attention_mask)` to the fields of `model.Encoded`.
 
-    Shapes: inputs [batch, sequence] of int64; outputs `embedding` [batch, hidden], `heads` [batch, 2],
-    `tokens` [batch, sequence, width], `values` [batch, sequence, 2]. `ranges` holds the largest absolute
-    input seen per channel of each linear layer, by its name in `weights`; None: float32.
+    Shapes: inputs [batch, sequence] of int64; outputs `embedding` [batch, hidden], `heads` [batch, 2].
+    `ranges` holds the largest absolute input seen per channel of each linear layer, by its name in
+    `weights`; None: float32.
     """
     graph = _Graph()
     hidden = _embeddings(graph, weights, shape, quantise=ranges is not None)
@@ -72,7 +75,6 @@ def build(weights: Mapping[str, Array], shape: Shape, ranges: Mapping[str, Array
             )
             hidden = graph.node("Add", [hidden, rows], "hidden.whose")
         hidden = _layer(graph, weights, shape, ranges, layer, hidden)
-    _readings(graph, weights, hidden)
     _pool(graph, weights, hidden)
     _heads(graph, weights, shape)
     size = weights["embeddings.LayerNorm.weight"].shape[0]
@@ -83,8 +85,6 @@ def build(weights: Mapping[str, Array], shape: Shape, ranges: Mapping[str, Array
     outputs = [
         helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", size]),
         helper.make_tensor_value_info("heads", TensorProto.FLOAT, ["batch", 2]),
-        helper.make_tensor_value_info("tokens", TensorProto.FLOAT, ["batch", "sequence", "width"]),
-        helper.make_tensor_value_info("values", TensorProto.FLOAT, ["batch", "sequence", 2]),
     ]
     proto = helper.make_graph(graph.nodes, "encoder", inputs, outputs, list(graph.constants.values()))
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(_CONTRIB, 1)]
@@ -194,25 +194,12 @@ def _smoothing(ranges: Array, matrix: Array) -> Array:
     return factors
 
 
-def _readings(graph: _Graph, weights: Mapping[str, Array], hidden: str) -> None:
-    """What each token gives besides its state, in one product: `tokens`, and three numbers."""
-    wide = [weights["token_out.weight"].T, weights["token_value"], weights["pool_gate"][:, None]]
-    matrix = graph.constant("readings.weight", np.concatenate(wide, axis=1).astype(np.float32))
-    sizes = graph.constant("readings.sizes", np.array([each.shape[1] for each in wide], np.int64))
-    graph.node("MatMul", [hidden, matrix], "readings")
-    parts = ["readings.tokens", "readings.values", "readings.gate"]
-    graph.nodes.append(helper.make_node("Split", ["readings", sizes], parts, "readings.split", axis=-1))
-    graph.node("LpNormalization", ["readings.tokens"], "tokens", axis=-1, p=2)
-    whose = np.stack([weights["token_bias"], np.zeros_like(weights["token_bias"])], axis=1)
-    graph.node("Gather", [graph.constant("values.bias", whose), "segment_ids"], "values.whose")
-    graph.node("Add", ["readings.values", "values.whose"], "values")
-
-
 def _pool(graph: _Graph, weights: Mapping[str, Array], hidden: str) -> None:
     # What the weights sum to goes with the length.
     last = graph.constant("last_axis", np.array([-1], np.int64))
     one = graph.constant("one", np.array([1], np.int64))
-    graph.node("Squeeze", ["readings.gate", last], "pool.says")
+    graph.node("MatMul", [hidden, graph.constant("pool.gate", weights["pool_gate"][:, None])], "pool.gates")
+    graph.node("Squeeze", ["pool.gates", last], "pool.says")
     graph.node("Gather", [graph.constant("pool.bias", weights["pool_bias"]), "segment_ids"], "pool.whose")
     graph.node("Add", ["pool.says", "pool.whose"], "pool.logits")
     graph.node("Exp", ["pool.logits"], "pool.all")
@@ -222,6 +209,16 @@ def _pool(graph: _Graph, weights: Mapping[str, Array], hidden: str) -> None:
     graph.node("MatMul", ["pool.row", hidden], "pool.sum")
     graph.node("Squeeze", ["pool.sum", one], "pool.vector")
     graph.node("LpNormalization", ["pool.vector"], "embedding", axis=-1, p=2)
+    graph.node(
+        "Equal", ["segment_ids", graph.constant("newest.row", np.array([_NEWEST], np.int64))], "newest.is"
+    )
+    graph.node("Cast", ["newest.is"], "newest.all", to=TensorProto.FLOAT)
+    graph.node("Mul", ["newest.all", "mask.float"], "newest.weights")
+    graph.node("Unsqueeze", ["newest.weights", one], "newest.rows")
+    graph.node("MatMul", ["newest.rows", hidden], "newest.sum")
+    graph.node("Squeeze", ["newest.sum", one], "newest.vector")
+    graph.node("LpNormalization", ["newest.vector"], "newest", axis=-1, p=2)
+    graph.node("Concat", ["embedding", "newest"], "both", axis=-1)
 
 
 def _heads(graph: _Graph, weights: Mapping[str, Array], shape: Shape) -> None:
@@ -229,7 +226,7 @@ def _heads(graph: _Graph, weights: Mapping[str, Array], shape: Shape) -> None:
     wide_bias = graph.constant("heads.in.bias", weights["head_in.bias"])
     narrow = graph.constant("heads.out", weights["head_out.weight"].T)
     narrow_bias = graph.constant("heads.out.bias", weights["head_out.bias"])
-    graph.node("MatMul", ["embedding", wide], "heads.product")
+    graph.node("MatMul", ["both", wide], "heads.product")
     graph.node("Add", ["heads.product", wide_bias], "heads.wide")
     graph.node("Gelu", ["heads.wide"], "heads.gelu", _CONTRIB)
     graph.node("MatMul", ["heads.gelu", narrow], "heads.narrow")

@@ -1,14 +1,14 @@
 """The encoder in torch, as it is trained. `graph.py` writes the same computation for service.
 
-A BERT encoder with four additions: each token says whose it is (`Segment`), from layer `FROZEN` on;
-the mean over tokens is weighted by what a token says and whose it is; two logits come from the vector,
-"none of them" for a conversation and a bias for a policy; and each token gives a small vector of its
-own, so that every token of a policy can look for the conversation's token that is nearest to it (late
-interaction, as in ColBERT, arXiv 2004.12832).
+A BERT encoder with three additions: each token says whose it is (`Segment`), from layer `FROZEN` on;
+the mean over tokens is weighted by what a token says and whose it is; and two logits come from the
+vector and the mean of the newest message alone, "none of them" for a conversation and a bias for a
+policy.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,28 +30,18 @@ FROZEN = 2
 SCALE = 20.0
 """A cosine times this is a logit."""
 _HEAD_WIDTH = 64
-HEAD_GAIN = 8.0
+HEAD_GAIN = 20.0
 """Unit vectors of 384 have small numbers: this much larger they suit a head's usual initial weights."""
-_FIRST_NONE = 13.0
+_FIRST_NONE = 9.0
 _FIRST_POOLING = (0.0, -1.0, -0.7, 0.0)
-TOKEN_WIDTH = 64
-TOKEN_SCALE = 8.0
-"""What the nearest tokens say, 1 at most, times this, adds to a logit."""
-_FIRST_VALUES = (0.0, -0.1, -0.1, 0.0)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Shapes: `vectors` [batch, hidden] of length 1; `heads` [batch, 2], the logit of none and the bias;
-    `tokens` [batch, longest, TOKEN_WIDTH] of length 1, with `mask` [batch, longest]; `values` [batch,
-    longest, 2]: what is added to a cosine with a conversation's token, and the logit of a policy's
-    token's weight."""
+    """Shapes: `vectors` [batch, hidden] of length 1; `heads` [batch, 2], the logit of none and the bias."""
 
     vectors: Tensor
     heads: Tensor
-    tokens: Tensor
-    values: Tensor
-    mask: Tensor
 
 
 class Encoder(nn.Module):
@@ -64,13 +54,9 @@ class Encoder(nn.Module):
         self.segments = nn.Parameter(torch.zeros(len(Segment), hidden))
         self.pool_gate = nn.Parameter(torch.zeros(hidden))
         self.pool_bias = nn.Parameter(torch.tensor(_FIRST_POOLING))
-        self.head_in = nn.Linear(hidden, _HEAD_WIDTH)
+        self.head_in = nn.Linear(2 * hidden, _HEAD_WIDTH)
         self.head_out = nn.Linear(_HEAD_WIDTH, 2)
-        self.token_out = nn.Linear(hidden, TOKEN_WIDTH, bias=False)
-        self.token_value = nn.Parameter(torch.zeros(hidden, 2))
-        self.token_bias = nn.Parameter(torch.tensor(_FIRST_VALUES))
-        nn.init.normal_(self.token_out.weight, std=hidden**-0.5)
-        nn.init.normal_(self.head_out.weight, std=0.02)
+        nn.init.normal_(self.head_out.weight, std=0.05)
         nn.init.constant_(self.head_out.bias[:1], _FIRST_NONE)
         nn.init.zeros_(self.head_out.bias[1:])
         for module in (bert.embeddings, *bert.encoder.layer[:FROZEN]):
@@ -94,16 +80,7 @@ class Encoder(nn.Module):
             with torch.set_grad_enabled(torch.is_grad_enabled() and number >= FROZEN):
                 hidden = self._layer(layer, hidden, at, mask)
         hidden = hidden.float()
-        vectors, heads = self._pool(hidden, segments, at // longest, len(batch))
-        own = functional.normalize(self.token_out(hidden).float(), dim=-1)
-        values = hidden @ self.token_value.float()
-        values = torch.stack([values[:, 0] + self.token_bias[segments], values[:, 1]], dim=1)
-        shape = (len(batch), longest, -1)
-        padded = [
-            each.new_zeros(len(batch) * longest, each.shape[1]).index_copy(0, at, each.float()).view(shape)
-            for each in (own, values)
-        ]
-        return Encoded(vectors, heads, *padded, mask.view(len(batch), longest))
+        return self._pool(hidden, segments, at // longest, len(batch))
 
     @torch.no_grad()
     def _embed(self, ids: Tensor, positions: Tensor) -> Tensor:
@@ -129,12 +106,16 @@ class Encoder(nn.Module):
         found: Tensor = layer.output.LayerNorm(layer.output.dense(wide) + hidden)
         return found
 
-    def _pool(self, hidden: Tensor, segments: Tensor, rows: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    def _pool(self, hidden: Tensor, segments: Tensor, rows: Tensor, batch: int) -> Encoded:
         weights = (hidden @ self.pool_gate + self.pool_bias[segments]).exp()
         summed = hidden.new_zeros(batch, hidden.shape[-1]).index_add(0, rows, weights[:, None] * hidden)
         vectors = functional.normalize(summed, dim=-1)
-        heads = self.head_out(functional.gelu(self.head_in(vectors * HEAD_GAIN)))
-        return vectors, heads
+        ours = (segments == int(Segment.NEWEST)).float()
+        newest = hidden.new_zeros(batch, hidden.shape[-1]).index_add(0, rows, ours[:, None] * hidden)
+        newest = functional.normalize(newest, dim=-1)
+        both = torch.cat([vectors, newest], dim=-1)
+        heads = self.head_out(functional.gelu(self.head_in(both * HEAD_GAIN)))
+        return Encoded(vectors, heads)
 
 
 def load_base(directory: Path) -> Encoder:
@@ -144,39 +125,21 @@ def load_base(directory: Path) -> Encoder:
     return Encoder(bert).eval()
 
 
-def logits(conversations: Encoded, policies: Encoded) -> Tensor:
-    """Of each policy, "none of them" last. Shapes: [conversations, policies + 1]."""
-    per_policy = SCALE * conversations.vectors @ policies.vectors.T + policies.heads[:, 1]
-    per_policy = per_policy + TOKEN_SCALE * nearest(conversations, policies)
-    return torch.cat([per_policy, conversations.heads[:, :1]], dim=1)
+def logits(conversations: Encoded, policies: Encoded, items: Tensor, items_of: Tensor) -> Tensor:
+    """Of each policy, "none of them" last, as `scoring.policy_logits` has it.
 
-
-def nearest(conversations: Encoded, policies: Encoded) -> Tensor:
-    """How near each token of a policy comes to one of the conversation's, averaged by their weights.
-
-    Shapes: [conversations, policies].
+    Shapes: `items` [items, hidden], those of policy `items_of`; the result [conversations, policies + 1].
     """
-    cosines = torch.einsum("csw,ptw->cpts", conversations.tokens, policies.tokens)
-    cosines = cosines + conversations.values[:, None, None, :, 0]
-    best = cosines.masked_fill(~conversations.mask[:, None, None], -1e4).amax(-1)
-    weights = policies.values[..., 1].masked_fill(~policies.mask, -1e4).softmax(-1)
-    return (best * weights).sum(-1)
+    per_policy = SCALE * conversations.vectors @ policies.vectors.T
+    near = SCALE * conversations.vectors @ items.T
+    columns = []
+    for number, whole in enumerate(per_policy.unbind(1)):
+        own = near[:, items_of == number]
+        nearest = own.logsumexp(1) - math.log(own.shape[1]) if own.shape[1] else whole
+        columns.append((whole + nearest) / 2 + policies.heads[number, 1])
+    return torch.stack([*columns, conversations.heads[:, 0]], dim=1)
 
 
 def joined(parts: Sequence[Encoded]) -> Encoded:
     """Several batches as one."""
-    longest = max(part.mask.shape[1] for part in parts)
-
-    def rows(values: Sequence[Tensor]) -> Tensor:
-        wide = [
-            functional.pad(each, (0, 0) * (each.ndim - 2) + (0, longest - each.shape[1])) for each in values
-        ]
-        return torch.cat(wide)
-
-    return Encoded(
-        torch.cat([part.vectors for part in parts]),
-        torch.cat([part.heads for part in parts]),
-        rows([part.tokens for part in parts]),
-        rows([part.values for part in parts]),
-        rows([part.mask for part in parts]),
-    )
+    return Encoded(torch.cat([part.vectors for part in parts]), torch.cat([part.heads for part in parts]))

@@ -27,7 +27,7 @@ from training import leakage
 from training.base import base_model
 from training.batches import Batch, draw
 from training.corpus import Corpus, read_corpus
-from training.model import SCALE, TOKEN_SCALE, Encoded, Encoder, joined, load_base, logits
+from training.model import SCALE, Encoded, Encoder, joined, load_base, logits
 from training.tokenized import Tokenized
 
 CHECKPOINT = "checkpoint.pt"
@@ -47,9 +47,9 @@ LIMITS = Tuning(
     user_turns=4,
     phrasings=(),
     scale=SCALE,
-    token_scale=TOKEN_SCALE,
     examples_weight=0.0,
     none_shift=0.0,
+    none_growth=0.0,
     temperature=1.0,
 )
 """Shorter than in service: what is left out is rarely what decides, and time goes with the length."""
@@ -62,10 +62,10 @@ class Plan:
     The rate follows a cosine of `period` steps, and falls to nothing over the last `landing` of `steps`.
     """
 
-    steps: int = 300
-    period: int = 420
+    steps: int = 900
+    period: int = 1000
     landing: int = 80
-    rate: float = 2.5e-4
+    rate: float = 1.2e-4
     new_rate: float = 1e-3
     seed: int = _SEED
 
@@ -178,13 +178,18 @@ def loss_of(model: Encoder, batch: Batch, tokenized: Tokenized) -> Tensor:
     """Cross-entropy of the right choice among those that each conversation may choose from."""
     conversations = [tokenized.conversation(messages) for messages in batch.conversations]
     policies = [tokenized.policy(text) for text in batch.policies]
+    items = [tokenized.policy(text) for listed in batch.items for text in listed]
+    items_of = [number for number, listed in enumerate(batch.items) for _ in listed]
     with torch.autocast("cpu", torch.bfloat16):
         encoded, order = _in_buckets(model, conversations)
         asked = model(policies)
+        found = model(items).vectors if items else asked.vectors[:0]
     allowed = torch.from_numpy(batch.allowed)[order]
-    found = logits(encoded, asked).masked_fill(~allowed, -1e4)
+    scores = logits(encoded, asked, found, torch.tensor(items_of, dtype=torch.long)).masked_fill(
+        ~allowed, -1e4
+    )
     gold = torch.from_numpy(batch.gold)[order]
-    logs = functional.log_softmax(found, dim=1)
+    logs = functional.log_softmax(scores, dim=1)
     right = logs.gather(1, gold[:, None])[:, 0]
     even = (logs * allowed).sum(1) / allowed.sum(1)
     return -((1 - _SMOOTHING) * right + _SMOOTHING * even).mean()

@@ -94,3 +94,14 @@ def closed(before: Conversation, none: Conversation, rng: random.Random) -> Conv
 
 def _answer(rng: random.Random) -> Message:
     return Message("assistant", rng.choice(_ANSWERS))
+
+
+def thinned(conversation: Conversation, rng: random.Random) -> Conversation:
+    """Now and then a few words fewer in the newest message."""
+    if rng.random() >= 0.3:
+        return conversation
+    words = conversation[-1].text.split(" ")
+    if len(words) < 6:
+        return conversation
+    kept = [word for word in words if rng.random() >= 0.12]
+    return (*conversation[:-1], Message("user", " ".join(kept or words)))

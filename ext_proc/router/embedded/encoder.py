@@ -15,7 +15,7 @@ from ext_proc.router.embedded.tokens import Tokenizing, Tokens
 from ext_proc.router.embedded.tuning import MODEL_FILE, TOKENIZER_FILE, Tuning
 from ext_proc.router.embedded.turns import Segment, Turn
 
-_OUTPUTS = ("embedding", "heads", "tokens", "values")
+_OUTPUTS = ("embedding", "heads")
 
 
 class Encoder:
@@ -58,8 +58,8 @@ class Encoder:
             "segment_ids": np.array([tokens.segments], np.int64),
             "attention_mask": np.ones_like(ids),
         }
-        vectors, heads, own, values = self._session.run(_OUTPUTS, inputs)
-        return Encoded(vectors[0], float(heads[0, 0]), float(heads[0, 1]), own[0], values[0])
+        vectors, heads = self._session.run(_OUTPUTS, inputs)
+        return Encoded(vectors[0], float(heads[0, 0]), float(heads[0, 1]))
 
 
 @lru_cache(maxsize=2)

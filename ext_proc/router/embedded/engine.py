@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +12,13 @@ import numpy as np
 from ext_proc.core.types import Message, Policy
 from ext_proc.router.embedded import scoring
 from ext_proc.router.embedded.encoder import shared_encoder
+from ext_proc.router.embedded.phrasing import items, phrase, readable
 from ext_proc.router.embedded.scoring import Asked, Encoded, Vectors
 from ext_proc.router.embedded.tuning import Tuning
 from ext_proc.router.embedded.turns import Turn, choose_turns
 
-_MARK = re.compile(r"\{(?:name|description|domain)\}")
 _KEPT_POLICIES = 4096
-"""Of about 8 kB each: 32 MB at most."""
+"""Of about 6 kB each, 20 kB with a long list in the description."""
 
 
 class Engine:
@@ -49,27 +48,20 @@ class Engine:
 
     def _encode_policy(self, policy: Policy) -> Asked:
         phrased = [self._encoder.policy(text) for text in phrase(policy, self._tuning.phrasings)]
-        examples, against = self._messages(policy.examples), self._messages(policy.not_examples)
-        return scoring.asked_of(phrased, examples, self._tuning.examples_weight, against)
+        listed = [self._encoder.policy(text) for text in items(readable(policy.name), policy.description)]
+        return scoring.asked_of(
+            phrased,
+            listed,
+            self._messages(policy.examples),
+            self._tuning.examples_weight,
+            self._messages(policy.not_examples),
+        )
 
     def _messages(self, texts: Sequence[str]) -> Vectors:
         """Messages of users, each a conversation of its own. Shapes: [texts, hidden]."""
         turns = [choose_turns((Message("user", text),), self._tuning) for text in texts]
         vectors = [self._encoder.conversation(each).vector for each in turns if each]
         return np.stack(vectors) if vectors else np.zeros((0, self._encoder.hidden), np.float32)
-
-
-def phrase(policy: Policy, phrasings: Sequence[str]) -> list[str]:
-    """The ways to state a policy, without those that name what it lacks: a description, a domain.
-
-    Names are often identifiers, so `_` and `-` become spaces.
-    """
-    name = policy.name.replace("_", " ").replace("-", " ").strip()
-    parts = {"{name}": name, "{description}": policy.description.strip(), "{domain}": policy.domain or ""}
-    lacking = [mark for mark, part in parts.items() if not part]
-    usable = [phrasing for phrasing in phrasings if not any(mark in phrasing for mark in lacking)]
-    # One pass, because a name may hold braces.
-    return [_MARK.sub(lambda match: parts[match[0]], phrasing) for phrasing in usable] or [policy.name]
 
 
 def _key(*texts: str) -> bytes:

@@ -23,10 +23,10 @@ class Tuning:
     each; a longer text keeps its first `head_share` and its last tokens. `user_turns` counts the user
     turns that are read. `phrasings` are the texts whose mean stands for a policy; one that names its
     domain is left out where it has none.
-    The logit of a policy is `scale` times a cosine, plus `token_scale` times how near its tokens come,
-    plus the encoder's bias; the one of "none of them" is the encoder's, plus `none_shift`. All are
-    divided by `temperature`. Many examples weigh `examples_weight` times what a policy's text does in
-    its vector, n of them n / (n + 1) of that.
+    The logit of a policy is `scale` times a cosine, plus the encoder's bias; the one of "none of them" is
+    the encoder's, plus `none_shift`, plus `none_growth` times the logarithm of the number of policies:
+    among many, one is near by chance. All are divided by `temperature`. Many examples weigh
+    `examples_weight` times what a policy's text does in its vector, n of them n / (n + 1) of that.
     """
 
     version: str
@@ -37,9 +37,9 @@ class Tuning:
     user_turns: int
     phrasings: tuple[str, ...]
     scale: float
-    token_scale: float
     examples_weight: float
     none_shift: float
+    none_growth: float
     temperature: float
 
 

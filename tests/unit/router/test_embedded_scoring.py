@@ -21,7 +21,7 @@ from ext_proc.router.embedded.scoring import (
 from ext_proc.router.embedded.tuning import SHIPPED, read_tuning
 
 TUNING = replace(
-    read_tuning(SHIPPED), scale=10.0, token_scale=4.0, none_shift=0.0, temperature=1.0, examples_weight=1.0
+    read_tuning(SHIPPED), scale=10.0, none_shift=0.0, none_growth=0.0, temperature=1.0, examples_weight=1.0
 )
 AXES = np.eye(4, dtype=np.float32)
 
@@ -30,14 +30,13 @@ def at(*cosines: float) -> np.ndarray:
     return np.array(cosines, np.float32)
 
 
-def said(vector: np.ndarray, none: float = 2.0, tokens: np.ndarray = AXES[:1], value: float = 0.0) -> Encoded:
+def said(vector: np.ndarray, none: float = 2.0) -> Encoded:
     """A conversation."""
-    values = np.full((len(tokens), 2), value, np.float32)
-    return Encoded(vector, none, 0.0, tokens, values)
+    return Encoded(vector, none, 0.0)
 
 
-def policy(vector: np.ndarray, tokens: np.ndarray = AXES[3:], bias: float = 0.0) -> Encoded:
-    return Encoded(vector, 0.0, bias, tokens, np.zeros((len(tokens), 2), np.float32))
+def policy(vector: np.ndarray, bias: float = 0.0) -> Encoded:
+    return Encoded(vector, 0.0, bias)
 
 
 def asked(*policies: Encoded | Asked) -> PolicySet:
@@ -85,44 +84,49 @@ def test_the_threshold_is_the_share_that_the_best_policy_needs_against_none(
     assert sum(scores.per_policy) + scores.none == pytest.approx(1)
 
 
-def test_each_token_of_a_policy_looks_for_the_nearest_of_the_conversation() -> None:
-    both = said(at(0.5, 0.5, 0, 0), tokens=AXES[:2])
-    near, far = policy(AXES[0], tokens=AXES[1:2]), policy(AXES[1], tokens=AXES[2:4])
-    logits = policy_logits(both, asked(near, far), TUNING)
-    assert logits == pytest.approx([5 + 4, 5 + 0])
+def test_among_more_policies_none_is_likelier_where_the_settings_say_so() -> None:
+    tuning = replace(TUNING, none_growth=1.0)
+    few, many = (
+        score(said(at(0.5, 0, 0, 0)), asked(*[policy(AXES[0])] * count), tuning, None) for count in (1, 9)
+    )
+    assert many.none / many.per_policy[0] == pytest.approx(9 * few.none / few.per_policy[0])
 
 
-def test_tokens_weigh_what_the_policy_gives_them_and_padding_nothing() -> None:
-    values = np.array([[0, 1.0], [0, 1.0 + np.log(3)]], np.float32)
-    two = Encoded(AXES[0], 0.0, 0.0, AXES[:2], values)
-    logits = policy_logits(said(AXES[2], tokens=AXES[1:2]), asked(two, policy(AXES[3], AXES[:4])), TUNING)
-    assert logits == pytest.approx([4 * 0.75, 4 * 0.25])
+def test_one_item_that_is_near_is_half_the_logit_and_a_long_list_is_no_help() -> None:
+    conversation = said(at(0.6, 0, 0, 0.8))
+    plain = policy(AXES[0])
+    one = asked_of([plain], [policy(AXES[3])])
+    two = asked_of([plain], [policy(AXES[3]), policy(AXES[3])])
+    mixed = asked_of([plain], [policy(AXES[3]), policy(-AXES[3])])
+    logits = policy_logits(conversation, asked(plain, one, two, mixed), TUNING)
+    assert logits == pytest.approx([6, 7, 7, 7 - np.log(2) / 2], abs=1e-3)
 
 
-def test_what_a_conversations_token_is_worth_counts() -> None:
-    lower = said(AXES[0], tokens=AXES[3:], value=-0.5)
-    assert policy_logits(lower, asked(policy(AXES[0])), TUNING) == pytest.approx([10 + 4 * 0.5])
+def test_items_count_for_their_own_policy_whatever_stands_beside_it() -> None:
+    listing = asked_of([policy(AXES[0])], [policy(AXES[2]), policy(AXES[3])])
+    conversation = said(at(0.1, 0.2, 0.3, 0.9))
+    alone = policy_logits(conversation, asked(listing), TUNING)
+    between = policy_logits(conversation, asked(policy(AXES[1]), listing, policy(AXES[3])), TUNING)
+    assert between == pytest.approx([2, alone[0], 9])
 
 
-def test_tokens_decide_among_the_leading_and_lift_nobody_above_them() -> None:
+def test_items_decide_among_those_that_lead_without() -> None:
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(200, 32)).astype(np.float32)
+    vectors = rng.normal(size=(300, 32)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    many = asked(*(policy(vector, tokens=vectors[i : i + 1]) for i, vector in enumerate(vectors)))
-    conversation = said(vectors[7], tokens=vectors[7:8])
-    logits = policy_logits(conversation, many, TUNING)
-    first = TUNING.scale * vectors @ vectors[7]
-    leading = np.argsort(-first)[:16]
-    rest = np.setdiff1d(np.arange(200), leading)
-    assert logits.argmax() == 7
-    assert logits[7] == pytest.approx(14)
-    assert logits[rest].max() < logits[leading].max()
-    assert np.argsort(logits[rest]).tolist() == np.argsort(first[rest]).tolist()
+    plain = asked(*map(policy, vectors))
+    listing = asked(*(asked_of([policy(vector)], [policy(vectors[7])]) for vector in vectors))
+    conversation = said(vectors[7])
+    first, logits = (policy_logits(conversation, each, TUNING) for each in (plain, listing))
+    leading = np.argsort(-first)[:64]
+    rest = np.setdiff1d(np.arange(300), leading)
+    assert logits[leading] == pytest.approx((first[leading] + 10) / 2, abs=1e-3)
+    assert logits[rest] == pytest.approx(first[rest])
 
 
 def test_examples_pull_a_policy_towards_them_the_more_the_more_there_are() -> None:
     plain, one, many = (
-        asked_of([policy(AXES[0])], AXES[[1] * count], 1.0).vector @ AXES[1] for count in (0, 1, 9)
+        asked_of([policy(AXES[0])], (), AXES[[1] * count], 1.0).vector @ AXES[1] for count in (0, 1, 9)
     )
     assert plain == 0
     assert 0 < one < many < 0.8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ext_proc.core.types import Message, Policy
-from ext_proc.router.embedded.engine import phrase
+from ext_proc.router.embedded.phrasing import items, phrase
 from ext_proc.router.embedded.tuning import SHIPPED, read_tuning
 from ext_proc.router.embedded.turns import Segment, choose_turns, cut_middle
 from tests.unit.router.conversations import conversation
@@ -98,3 +98,27 @@ def test_a_policy_is_stated_in_each_way_that_it_has_the_parts_for() -> None:
         "{description}: {name} {}",
     ]
     assert phrase(Policy("_", ""), ways) == ["_"]
+
+
+@pytest.mark.parametrize(
+    ("description", "listed"),
+    [
+        ("flights, hotels and visas", ["flights", "hotels", "visas"]),
+        ("questions of health: diet, sleep", ["questions of health", "diet", "sleep"]),
+        ("trips (by train or by bus), such as outings.", ["trips", "by train", "by bus", "outings"]),
+        ("Fix a bug. Explain an error.", ["Fix a bug", "Explain an error"]),
+        ("organise bands in Orlando", []),
+        ("this and this", []),
+        ("a, or b", []),
+        ("", []),
+    ],
+)
+def test_a_description_that_lists_is_taken_apart(description: str, listed: list[str]) -> None:
+    assert items("", description) == listed
+    assert items("trips", description) == [f"trips: {item}" for item in listed]
+
+
+def test_of_an_endless_list_the_first_items_count() -> None:
+    assert items("", ", ".join(f"item {number}" for number in range(99))) == [
+        f"item {number}" for number in range(12)
+    ]

@@ -15,6 +15,7 @@ from tests.unit.training.corpora import write_corpus
 from training import leakage
 from training.batches import SHARES, draw_from
 from training.corpus import SYNTHETIC, Corpus, read_corpus
+from training.variations import thinned
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +104,26 @@ def test_many_leaks_end_the_program(corpus: Corpus, tmp_path: Path) -> None:
 def test_no_evaluation_files_are_an_error_too(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no evaluation files"):
         leakage.cleaned(corpus, tmp_path)
+
+
+def test_some_policies_cover_several_tasks_and_list_them(corpus: Corpus) -> None:
+    batches = [draw_from(corpus, "hwu64", random.Random(seed)) for seed in range(20)]
+    covering = [
+        (text, listed)
+        for batch in batches
+        for (text, *_), listed in zip(batch.all_texts, batch.all_items, strict=True)
+        if listed
+    ]
+    assert covering
+    assert all(any(item in text for item in listed) for text, listed in covering)
+    assert all(len(batch.items) == len(batch.policies) for batch in batches)
+    plain = [batch for batch in batches if not any(batch.all_items)]
+    assert 0 < len(plain) < len(batches)
+
+
+def test_a_message_loses_few_words_and_no_message_all() -> None:
+    long, short = (Message("user", " ".join("abcdefghij")),), (Message("user", "hello"),)
+    lengths = [len(thinned(long, random.Random(seed))[-1].text.split()) for seed in range(50)]
+    assert lengths.count(10) > 25
+    assert 4 < min(lengths) < 10
+    assert {thinned(short, random.Random(seed)) for seed in range(50)} == {short}

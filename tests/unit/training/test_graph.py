@@ -16,7 +16,7 @@ from training.export import shape_of, weights_of
 from training.model import Encoder
 
 LAYERS, HEADS = 3, 4
-OUTPUTS = ("embedding", "heads", "tokens", "values")
+OUTPUTS = ("embedding", "heads")
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +61,8 @@ def both(model: Any, subject: onnxruntime.InferenceSession) -> tuple[Any, dict[s
 
 def test_float32_is_exact(model: Any) -> None:
     expected, found = both(model, session(model, None))
-    real = expected.mask.numpy()
     assert found["embedding"] == pytest.approx(expected.vectors.numpy(), abs=1e-5)
     assert found["heads"] == pytest.approx(expected.heads.numpy(), abs=1e-4)
-    assert found["tokens"][real] == pytest.approx(expected.tokens.numpy()[real], abs=1e-4)
-    assert found["values"][real] == pytest.approx(expected.values.numpy()[real], abs=1e-4)
 
 
 def test_int8_is_close(model: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_a_step_lowers_the_loss_of_its_batch_and_leaves_the_lower_layers(corpus:
     after = weights(model)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert not any(name.startswith(("bert.embeddings", "bert.encoder.layer.0.")) for name in changed)
-    assert {"segments", "pool_gate", "token_out.weight", "head_out.weight"} <= changed
+    assert {"segments", "pool_gate", "head_in.weight", "head_out.weight"} <= changed
     assert any(name.startswith(f"bert.encoder.layer.{FROZEN}.") for name in changed)
 
 
@@ -73,15 +74,28 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not(corpus: Corpus, tmp_path: 
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_calibration_finds_the_shift_and_the_temperature() -> None:
+def test_calibration_finds_how_none_grows_with_the_policies_and_where_it_stands() -> None:
     rng = np.random.default_rng(5)
     logits, gold = [], []
-    for _ in range(600):
-        row = rng.normal(0, 1.0, 5)
-        odds = np.exp(row - row.max())
-        gold.append(int(rng.choice(5, p=odds / odds.sum())))
-        # Three too high for none, and twice as sure as is right.
-        logits.append(2.0 * (row + np.array([0, 0, 0, 0, 1.5])))
-    shift, temperature = fit([Answers(logits, gold)])
-    assert shift == pytest.approx(-3, abs=0.8)
-    assert temperature == pytest.approx(2, abs=0.4)
+    for _ in range(2000):
+        policies = rng.normal(0, 2.0, rng.integers(2, 40))
+        none = 1.5 * np.log(len(policies)) + rng.logistic()
+        gold.append(len(policies) if none > policies.max() else int(policies.argmax()))
+        # The encoder's own logit of none knows nothing of their number.
+        logits.append(np.append(policies, 4.0))
+    answers = Answers(logits, gold)
+    fitted = fit([answers], [answers])
+    assert fitted.none_growth == pytest.approx(1.5, abs=0.5)
+    moved = [replace(fitted, none_shift=fitted.none_shift + by) for by in (-1, 1)]
+    assert answers.loss_of_none(fitted) < min(map(answers.loss_of_none, moved))
+
+
+def test_calibration_finds_the_temperature() -> None:
+    rng = np.random.default_rng(5)
+    rows = [rng.normal(0, 1.0, 5) for _ in range(600)]
+    gold = [int(rng.choice(5, p=np.exp(row) / np.exp(row).sum())) for row in rows]
+    answers = Answers([2.0 * row for row in rows], gold)
+    fitted = fit([answers], [answers])
+    moved = [replace(fitted, temperature=fitted.temperature * by) for by in (0.8, 1.25)]
+    assert answers.loss(fitted) < min(map(answers.loss, moved))
+    assert fitted.temperature == pytest.approx(2, abs=0.4)
