@@ -22,23 +22,18 @@ from demo.processes import command
 from demo.stack import Stack, running_stack
 from demo.stand_in import Behaviour, Seen, StandIn
 from ext_proc.core import headers
+from tests.support.plants import CLIENT_KEY, CODING, COOKIE, PROVIDER_KEYS, TRAVELLING
+from tests.support.secret_grep import plants_in
+
+__all__ = ["CLIENT_KEY", "CODING", "PROVIDER_KEYS", "TRAVELLING"]  # and everything below
 
 CONFIGS = Path(__file__).parents[1] / "e2e" / "configs"
 
-PROVIDER_KEYS = {
-    "OPENAI_KEY": "sk-the-key-of-openai",
-    "CODER_KEY": "sk-the-key-of-coder",
-    "NEXT_KEY": "sk-the-key-of-next",
-    "ANTHROPIC_KEY": "sk-the-key-of-anthropic",
+CLIENT_HEADERS = {
+    "authorization": f"Bearer {CLIENT_KEY}",
+    "cookie": f"session={COOKIE}",
+    "content-type": "application/json",
 }
-"""What the configurations under e2e/configs name, for the server and for Envoy."""
-
-CLIENT_KEY = "sk-the-key-of-the-client"
-CLIENT_HEADERS = {"authorization": f"Bearer {CLIENT_KEY}", "content-type": "application/json"}
-
-CODING = "write a function in code, a script or a query from this description"
-TRAVELLING = "plan a trip: find and book flights, hotels and trains, and things to see"
-"""Near enough to the policies of the configurations for any router."""
 
 LIMIT_S = 60.0
 """How long anything may take here. Nothing is timed: this only ends a test that hangs."""
@@ -194,7 +189,22 @@ async def running_mesh(
         connector=aiohttp.TCPConnector(limit=connections), timeout=aiohttp.ClientTimeout(total=LIMIT_S)
     )
     async with stack as running, session as http:
-        yield Mesh(running, http, providers)
+        mesh = Mesh(running, http, providers)
+        yield mesh
+        await _keep_what_is_told(mesh, folder)
+
+
+TOLD = ("/metrics", "/config", "/shadows", "/rollouts", "/overview", "/decisions")
+
+
+async def _keep_what_is_told(mesh: Mesh, folder: Path) -> None:
+    """Write down what the admin port says, for the search of `tests.support.secret_grep`."""
+    if not mesh.stack.server.is_running:
+        return
+    with (folder / "admin.log").open("ab") as file:
+        for path in TOLD:
+            async with mesh.http.get(mesh.stack.admin_url + path) as answer:
+                file.write(await answer.read() + b"\n")
 
 
 def lines_of(log: Path) -> list[str]:
@@ -229,6 +239,7 @@ async def run(*arguments: str, environ: Mapping[str, str], given: str = "") -> t
             process.kill()
             await process.wait()
     assert process.returncode is not None
+    assert not plants_in(output + errors), f"{arguments[0]} tells what it may not"
     return process.returncode, output.decode(), errors.decode()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ async def running_redis(folder: Path, port: int = 0) -> AsyncIterator[RedisServe
     assert binary, "no redis-server on PATH: `make test` installs Debian's package"
     port = port or free_port()
     arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    arguments += ["--dbfilename", f"{time.time_ns()}.rdb", "--rdbcompression", "no"]
     process = await asyncio.create_subprocess_exec(
         binary, *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
@@ -42,10 +44,25 @@ async def running_redis(folder: Path, port: int = 0) -> AsyncIterator[RedisServe
                 assert process.returncode is None, f"redis-server ended: {process.returncode}"
                 await asyncio.sleep(0.02)
         yield RedisServer(process, port)
+        await _save(port)
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+async def _save(port: int) -> None:
+    """Write down what was stored, for the search of `tests.support.secret_grep`. It may be gone or frozen."""
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(5.0):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(b"SAVE\r\n")
+                await reader.readline()
+            finally:
+                writer.transport.abort()
+                with suppress(OSError):
+                    await writer.wait_closed()
 
 
 async def _answers(port: int) -> bool:
