@@ -18,7 +18,7 @@ import uvloop
 
 from ext_proc import __version__, app
 from ext_proc.admin.guard import Guard
-from ext_proc.cli import evaluate, explain, health, lint, rollout
+from ext_proc.cli import evaluate, explain, health, lint, rollout, top
 from ext_proc.config import load
 from ext_proc.config.source import Source
 from ext_proc.core.errors import ConfigError, RouterError
@@ -119,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("lint-policies", help=summary, description=f"{summary.capitalize()}.")
     )
     rollout.add_parser(commands)
+    top.add_parser(commands)
     return parser
 
 

@@ -76,8 +76,14 @@ class Activity:
     `name` tells this process's numbers of entries from another's.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        named: Callable[[Observation], Observation] = lambda observation: observation,
+    ) -> None:
+        """`named` leaves an observation no names but the configuration's."""
         self._clock = clock
+        self._named = named
         self._started = clock()
         self.name = secrets.token_hex(4)
         self._entries: deque[Entry] = deque(maxlen=KEPT)
@@ -114,7 +120,7 @@ class Activity:
         """An answer has ended. Copies are the comparisons' matter."""
         if observation.role is not Role.PRIMARY:
             return
-        now = self._clock()
+        observation, now = self._named(observation), self._clock()
         slot, arm = self._slot(now), (observation.policy, observation.arm, observation.target)
         slot.failed[arm] += observation.is_error
         if not observation.amends:

@@ -51,7 +51,7 @@ class Telemetry:
             return Histogram(f"{_PREFIX}_{name}", text, buckets=_SECONDS, registry=registry)
 
         self.answers = AnswerMetrics(registry, _PREFIX, in_force)
-        self.activity = Activity()
+        self.activity = Activity(named=in_force.named)
         self._decisions = counter(
             "decisions",
             "Requests decided, by policy, model, arm of the split, and reason.",

@@ -1,0 +1,144 @@
+"""What `arch-ext-proc top` shows of a server."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ext_proc.cli.top import Watch
+
+TREND = "▁▂▃▄▅▆▇█"
+TREND_SLOTS = 24
+ROWS = 20
+_ARMS = {"baseline": "cyan", "canary": "yellow"}
+_PHASES = {"progressing": "yellow", "paused": "yellow", "promoted": "green", "aborted": "red"}
+
+
+def shown(watch: Watch, height: int | None) -> RenderableType:
+    """One look. `height`: how many lines there are; None: as many as it takes."""
+    parts: list[RenderableType] = [_head(watch)]
+    if watch.overview:
+        policies, rollouts = _policies(watch.overview), _rollouts(watch.rollouts)
+        parts.append(policies)
+        used = 6 + policies.row_count
+        if watch.rollouts:
+            parts.append(rollouts)
+            used += 3 + rollouts.row_count
+        if failed := _failed(watch.overview):
+            parts.append(failed)
+            used += 2
+        parts.append(_decisions(watch, ROWS if height is None else max(3, height - used)))
+    return Group(*parts)
+
+
+def _head(watch: Watch) -> Text:
+    if not watch.overview:
+        return Text(f"{watch.problem}; trying again", style="bold red")
+    found = watch.overview
+    last = found["decided"][-4:-1]
+    line = Text.assemble(
+        ("arch-ext-proc ", "bold"),
+        f"{clean(found['version'])}  revision {clean(found['revision'])}  ",
+        (f"{sum(last) / (len(last) * found['slot_s']):.1f}/s", "bold"),
+        f"  decision p50 {_ms(found['decision']['p50_ms'])} p99 {_ms(found['decision']['p99_ms'])} ms",
+        f"  router p50 {_ms(found['router']['p50_ms'])} p99 {_ms(found['router']['p99_ms'])} ms",
+    )
+    if watch.problem:
+        line.append(f"\n{watch.problem}; trying again, and this is old", style="bold red")
+    return line
+
+
+def _table(*columns: str) -> Table:
+    """A name that begins with `>` is of numbers."""
+    table = Table(box=None, expand=True, pad_edge=False, header_style="dim", padding=(0, 1))
+    for name in columns:
+        is_number = name.startswith(">")
+        table.add_column(
+            name.removeprefix(">"),
+            justify="right" if is_number else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    return table
+
+
+def _policies(found: dict[str, Any]) -> Table:
+    table = _table("\nPOLICY", "\nMODEL", "\nARM", ">\nSEEN", ">\nSET", ">\nDECIDED", ">\nFAILED", "\nTREND")
+    for policy in [*found["policies"], *found["others"]]:
+        everything = sum(target["decided"] for target in policy["targets"])
+        name = Text(clean(policy["name"])) if policy["name"] else Text("(no policy)", style="dim")
+        for target in policy["targets"]:
+            configured = target.get("configured")
+            table.add_row(
+                name,
+                Text(clean(target["model"])),
+                Text(clean(target["arm"]), style=_ARMS.get(target["arm"], "")),
+                Text(f"{100 * target['decided'] / everything:.1f} %" if everything else "–"),
+                Text("–" if configured is None else f"{configured:g} %", style="dim"),
+                Text(f"{target['decided']:,}"),
+                Text(f"{target['failed']:,}", style="red" if target["failed"] else "dim"),
+                Text(_trend(target["trend"]), style=_ARMS.get(target["arm"], "")),
+            )
+            name = Text()
+    return table
+
+
+def _rollouts(rollouts: list[dict[str, Any]]) -> Table:
+    table = _table("\nROLLOUT", "\nCANARY", "\nPHASE", "\nSTEP", ">\nWEIGHT", ">\nEXPOSED", "\nWHY")
+    for one in rollouts:
+        current, steps = one["current"], len(one["declared"]["steps"])
+        table.add_row(
+            Text(clean(one["policy"])),
+            Text(clean(one["declared"]["target"])),
+            Text(current["phase"], style=_PHASES.get(current["phase"], "")),
+            Text(f"{min(current['step'] + 1, steps)}/{steps}"),
+            Text(f"{current['weight']:g} %"),
+            Text(f"{one['exposed']:,}"),
+            Text(clean("; ".join(current["waits_for"]) or current["text"]), style="dim"),
+        )
+    return table
+
+
+def _failed(found: dict[str, Any]) -> Text | None:
+    faults = [(one["reason"], one["count"]) for one in found["reasons"] if one["fallback"]]
+    faults += [(f"{one['kind']} {one['what']}", one["count"]) for one in found["faults"]]
+    if not faults:
+        return None
+    return Text("\nfailed: " + ", ".join(f"{clean(what)} {count:,}" for what, count in faults), style="red")
+
+
+def _decisions(watch: Watch, most: int) -> Table:
+    table = _table("\nTIME", "\nPOLICY", ">\nSCORE", "\nMODEL", "\nARM", "\nREASON", ">\nMS", ">\nANSWER")
+    for row in list(watch.rows)[:most]:
+        answer = row.get("answer")
+        told = "–" if answer is None else f"{answer['status'] or 'none'} {_ms(answer['latency_s'] * 1000)}"
+        table.add_row(
+            Text(datetime.fromtimestamp(row["at"]).strftime("%H:%M:%S"), style="dim"),
+            Text(clean(row["policy"]) or "–"),
+            Text("–" if row["score"] is None else f"{row['score']:.2f}"),
+            Text(clean(row["model"])),
+            Text(clean(row["arm"] or "–"), style=_ARMS.get(row["arm"], "")),
+            Text(row["reason"], style="yellow" if row["fallback"] else "dim"),
+            Text(_ms(row["total_s"] * 1000)),
+            Text(told, style="red" if answer and answer["error"] else ""),
+        )
+    return table
+
+
+def _trend(values: list[int]) -> str:
+    values = values[-TREND_SLOTS:]
+    most = max(values, default=0)
+    return "".join(TREND[round(value / most * (len(TREND) - 1))] if most else TREND[0] for value in values)
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def clean(text: str) -> str:
+    """A name without what would steer a terminal."""
+    return "".join(one if one.isprintable() else "�" for one in text)
