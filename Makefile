@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit e2e lint render format bench bench-router bench-rollout train clean
+.PHONY: help demo run test unit e2e lint render screenshots format bench bench-router bench-rollout train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -40,19 +40,26 @@ $(VENV)/.prometheus: | $(BIN)/python
 	  { echo "The tests need promtool on PATH"; exit 1; }
 	@touch $@
 
+$(VENV)/.chromium: | $(BIN)/python
+	@command -v chromium >/dev/null || { echo "· installing Debian's chromium, in which tests open the admin page"; \
+	  apt-get update -qq; DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -qq --no-install-recommends chromium >/dev/null; } || \
+	  { echo "The tests need chromium on PATH"; exit 1; }
+	@touch $@
+
 demo: $(VENV)/.demo ## Real Envoy, stand-in models: what goes where and why, and what a crash costs
 	@$(BIN)/python -m demo.run
 
 run: $(VENV)/.demo ## The same mesh, kept up until Ctrl-C
 	@$(BIN)/python -m demo.run --keep
 
-test: $(VENV)/.test $(VENV)/.redis $(VENV)/.prometheus ## Every test, the end-to-end ones against the real Envoy
+test: $(VENV)/.test $(VENV)/.redis $(VENV)/.prometheus $(VENV)/.chromium ## Every test, the end-to-end ones against the real Envoy
 	@$(BIN)/python -m pytest
 
 unit: $(VENV)/.test ## The tests that need no process and no socket
 	@$(BIN)/python -m pytest tests/unit tests/property tests/contract
 
-e2e: $(VENV)/.test $(VENV)/.redis ## The tests through the real Envoy
+e2e: $(VENV)/.test $(VENV)/.redis $(VENV)/.chromium ## The tests through the real Envoy
 	@$(BIN)/python -m pytest tests/e2e tests/chaos
 
 lint: $(VENV)/.test ## ruff, mypy, and who may import whom
@@ -67,6 +74,9 @@ render: $(VENV)/.test ## Write what is rendered under envoy/ and deploy/ anew
 	  '  labels: {app.kubernetes.io/name: arch-ext-proc}' 'spec:'; \
 	  sed -n '/^groups:/,$$ s/^\(.\)/  \1/p' deploy/prometheus/alerts.yaml; } > deploy/prometheus/prometheus-rule.yaml
 	@awk '/^```sh/ {on=1; next} /^```/ {on=0} on' envoy/README.md | PATH="$(CURDIR)/$(BIN):$$PATH" sh -eu
+
+screenshots: $(VENV)/.test $(VENV)/.chromium ## Take the README's pictures of the admin page anew
+	@ARCH_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/e2e/test_page_in_a_browser.py -k pictures
 
 format: $(VENV)/.test ## Lay the code out
 	@$(BIN)/ruff format .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -18,31 +19,39 @@ from ext_proc.core.types import Secret, Snapshot
 from ext_proc.telemetry import Telemetry
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What is shown, each asked whenever somebody looks. Without `current` there is no page."""
+
+    current: Callable[[], Snapshot] | None = None
+    config: Callable[[], Mapping[str, object]] = dict
+    shadows: Callable[[], Mapping[str, object]] = dict
+    rollouts: Callable[[], RolloutControl | None] = lambda: None
+    explainer: Explainer | None = None
+
+
+_NOTHING = Sources()
+
+
 class AdminServer:
     """`/healthz` says that the process lives, `/readyz` that it takes requests, `/metrics` the numbers.
 
-    `/config` shows what is in force, `/shadows` what comparisons found, `/` all of it to people. Without
-    `current` there is no page.
+    `/config` shows what is in force, `/shadows` what comparisons found, `/` all of it to people.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         address: Address,
         telemetry: Telemetry,
         *,
         is_ready: Callable[[], bool],
-        shadows: Callable[[], Mapping[str, object]] = dict,
-        rollouts: Callable[[], RolloutControl | None] = lambda: None,
         token: Callable[[], Secret | None] = lambda: None,
-        current: Callable[[], Snapshot] | None = None,
-        explainer: Explainer | None = None,
-        config: Callable[[], Mapping[str, object]] = dict,
+        sources: Sources = _NOTHING,
     ) -> None:
         self._address = address
         self._telemetry = telemetry
         self._is_ready = is_ready
-        self._shadows = shadows
-        self._config = config
+        self._sources = sources
         guard = Guard(address, token)
         application = web.Application(middlewares=[guard.check_host], client_max_size=MAX_BODY_BYTES)
         application.on_response_prepare.append(page.add_headers)
@@ -53,12 +62,12 @@ class AdminServer:
                 web.get("/metrics", self._metrics),
                 web.get("/shadows", self._shown_shadows),
                 web.get("/config", self._shown_config),
-                *RolloutRoutes(rollouts, guard).routes(),
-                *TryRoutes(explainer, guard, telemetry).routes(),
+                *RolloutRoutes(sources.rollouts, guard).routes(),
+                *TryRoutes(sources.explainer, guard, telemetry).routes(),
             ]
         )
-        if current is not None:
-            live = LiveRoutes(telemetry.activity, current, guard, {"version": __version__})
+        if sources.current is not None:
+            live = LiveRoutes(telemetry.activity, sources.current, guard, {"version": __version__})
             application.add_routes([*page.routes(), *live.routes()])
             application.on_shutdown.append(live.close)
         self._runner = web.AppRunner(application, access_log=None)
@@ -90,11 +99,11 @@ class AdminServer:
 
     async def _shown_shadows(self, _: web.Request) -> web.Response:
         """Comparisons of late, in names and numbers."""
-        return web.json_response(self._shadows())
+        return web.json_response(self._sources.shadows())
 
     async def _shown_config(self, _: web.Request) -> web.Response:
         """The configuration in force, its secrets masked, and how the last reload went."""
-        return web.json_response(self._config())
+        return web.json_response(self._sources.config())
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(

@@ -28,9 +28,9 @@ class RolloutRoutes:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/rollouts", self._all),
-            web.get("/rollouts/{policy}", self._one),
-            web.get("/rollouts/{policy}/history", self._history),
-            web.post("/rollouts/{policy}/{verb}", self._command),
+            web.get("/rollouts/{policy:[^/]+}", self._one),
+            web.get("/rollouts/{policy:[^/]+}/history", self._history),
+            web.post("/rollouts/{policy:[^/]+}/{verb}", self._command),
         ]
 
     async def _all(self, _: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ import logging
 import signal
 from dataclasses import replace
 
-from ext_proc.admin.app import AdminServer
+from ext_proc.admin.app import AdminServer, Sources
 from ext_proc.app.reloading import Reloader
 from ext_proc.app.serving import Serving
 from ext_proc.config.load import Loaded
@@ -54,12 +54,14 @@ async def serve(source: Source, loaded: Loaded, siblings: Siblings | None = None
         configuration.admin,
         serving.telemetry,
         is_ready=lambda: not stopping.is_set(),
-        shadows=serving.recent.shown,
-        rollouts=lambda: serving.rollouts.controller,
         token=serving.admin_token,
-        current=lambda: serving.live.snapshot,
-        explainer=serving.explain,
-        config=reloader.shown,
+        sources=Sources(
+            current=lambda: serving.live.snapshot,
+            config=reloader.shown,
+            shadows=serving.recent.shown,
+            rollouts=lambda: serving.rollouts.controller,
+            explainer=serving.explain,
+        ),
     )
     grpc_port = await grpc_server.start()
     admin_port = await admin.start(siblings.seat.admin if siblings is not None else None)

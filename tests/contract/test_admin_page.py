@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ext_proc.admin.app import AdminServer
+from ext_proc.admin.app import AdminServer, Sources
 from ext_proc.admin.live import AT_ONCE, MAX_CLIENTS
 from ext_proc.admin.page import FILES, HEADERS
 from ext_proc.admin.trying import MAX_AT_ONCE, MAX_BODY_BYTES
@@ -108,8 +108,7 @@ async def an_admin(token: str | None = None, host: str = "127.0.0.1") -> AsyncIt
         telemetry,
         is_ready=lambda: True,
         token=lambda: Secret(token) if token else None,
-        current=lambda: SNAPSHOT,
-        explainer=explainer,
+        sources=Sources(current=lambda: SNAPSHOT, config=lambda: {"text": "a: 1"}, explainer=explainer),
     )
     port = await server.start()
     connector = aiohttp.TCPConnector(limit=0)
@@ -304,7 +303,9 @@ class TestStrangers:
                 assert (await admin.post("/try", {"message": "x"}, origin=origin))[0] == 403
             assert (await admin.post("/try", {"message": "x"}, origin=admin.url))[0] == 200
 
-    @pytest.mark.parametrize("path", ["/", "/overview", "/decisions", "/events", "/shadows", "/rollouts"])
+    @pytest.mark.parametrize(
+        "path", ["/", "/overview", "/decisions", "/events", "/config", "/shadows", "/rollouts"]
+    )
     async def test_a_name_made_to_point_here_sees_nothing(self, path: str) -> None:
         async with an_admin() as admin:
             for host in ("evil.example:9902", "127.0.0.1.evil.example", "0.0.0.0"):

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ext_proc.admin.app import AdminServer
+from ext_proc.admin.app import AdminServer, Sources
 from ext_proc.cli.main import main
 from ext_proc.core.rollout_settings import PolicyRollout
 from ext_proc.core.settings import Address
@@ -51,7 +51,7 @@ async def an_admin(file: Path, token: str | None = None, host: str = "127.0.0.1"
         Address(host, 0),
         Telemetry(),
         is_ready=lambda: True,
-        rollouts=lambda: replica.controller,
+        sources=Sources(rollouts=lambda: replica.controller),
         token=lambda: Secret(token) if token else None,
     )
     await replica.controller.start()

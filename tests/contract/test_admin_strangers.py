@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ext_proc.admin.app import AdminServer
+from ext_proc.admin.app import AdminServer, Sources
 from ext_proc.core.settings import Address
 from ext_proc.core.types import Secret
 from ext_proc.telemetry import Telemetry
@@ -29,7 +29,7 @@ async def an_admin(
         Telemetry(),
         is_ready=lambda: True,
         token=lambda: Secret(token) if token else None,
-        current=lambda: SNAPSHOT,
+        sources=Sources(current=lambda: SNAPSHOT),
     )
     port = await server.start()
     try:
