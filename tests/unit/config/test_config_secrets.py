@@ -28,6 +28,10 @@ LEAKS = [
     f"model_providers: {HUSH}\naffinity: {HUSH}\n",
     f"affinity: {{salt: [{HUSH}]}}\nserver: {{port: {HUSH}}}\n",
     "server: {port: $K}\nadmin: {port: '${K}1'}\n",
+    f"server: {{token: {HUSH}-of-some-length}}\n",
+    "server: {token: $K-of-some-length}\n",
+    "server: {token: $K}\n",
+    f"server: {{tls: {{certificate: [{HUSH}], key: {{a: {HUSH}}}}}}}\n",
     f"affinity: {{salt: 'x {HUSH}\n",
     f"affinity: {{salt: {HUSH}: x\n",
 ]
