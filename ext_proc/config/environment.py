@@ -35,6 +35,7 @@ _EXPANDED: tuple[tuple[str, ...], ...] = (
     ("envoy", "ext_proc_tls", "certificate"),
     ("envoy", "ext_proc_tls", "key"),
     ("server", "workers"),
+    ("envoy", "ext_proc_tls", "sds"),
     ("admin", "port"),
     ("envoy", "listener", "port"),
     ("envoy", "admin", "port"),

@@ -38,7 +38,7 @@ def build_server(draft: Draft, environ: Mapping[str, str], report: Report) -> Se
 def build_ext_proc_tls(draft: Draft) -> ExtProcTls:
     """Envoy's side of `server.tls`."""
     tls = draft.config.envoy.ext_proc_tls
-    return ExtProcTls(tls.ca, tls.certificate, tls.key, tls.name)
+    return ExtProcTls(tls.ca, tls.certificate, tls.key, tls.name, tls.sds)
 
 
 def _listen(draft: Draft, report: Report) -> Address | Pipe:
@@ -81,6 +81,9 @@ def _check_tls(settings: ServerSettings, draft: Draft, report: Report) -> None:
         given = "key" if proof.certificate is None else "certificate"
         mark = document.mark((*_PROOF, given))
         report.add(mark, '"certificate" and "key" go together', "write both, or neither")
+    if proof.sds is not None and proof.certificate is not None:
+        mark = document.mark((*_PROOF, "sds"))
+        report.add(mark, '"sds" and "certificate" both say what Envoy shows', "keep one of them")
     if server.tls is None:
         if draft.was_written(_PROOF) and not draft.is_lost(("server", "tls")):
             mark = document.mark(_PROOF, of_key=True)
@@ -89,11 +92,15 @@ def _check_tls(settings: ServerSettings, draft: Draft, report: Report) -> None:
     if server.tls.client_names and server.tls.client_ca is None:
         mark = document.mark(("server", "tls", "client_names"), of_key=True)
         report.add(mark, '"client_names" needs a "client_ca"', "name the authority that vouches for them")
-    if server.tls.client_ca is not None and proof.certificate is None and not draft.is_lost(_PROOF):
+    if (
+        server.tls.client_ca is not None
+        and not (proof.certificate or proof.sds)
+        and not draft.is_lost(_PROOF)
+    ):
         report.add(
             document.mark(("server", "tls", "client_ca")),
             "callers need a certificate, and Envoy is told of none",
-            'write "envoy.ext_proc_tls" with "certificate" and "key": paths on Envoy\'s machine',
+            'write "envoy.ext_proc_tls" with "certificate" and "key", or "sds": paths on Envoy\'s machine',
         )
     if isinstance(settings.listen, Pipe) and proof.name is None and not draft.is_lost(_PROOF):
         report.add(

@@ -331,6 +331,7 @@ class ExtProcTlsSection(Section):
     ca: File | None = None
     certificate: File | None = None
     key: File | None = None
+    sds: File | None = None
     name: Text | None = None
 
 

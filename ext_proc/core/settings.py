@@ -226,13 +226,15 @@ class ServerSettings:
 class ExtProcTls:
     """What Envoy needs for a server with TLS: files of its machine, and the name to find in the certificate.
 
-    `ca` None: the system's authorities. `name` None: the host that it connects to.
+    `ca` None: the system's authorities. `name` None: the host that it connects to. `sds` is a file that tells
+    of a certificate and key that Envoy is to watch, in the place of both.
     """
 
     ca: str | None = None
     certificate: str | None = None
     key: str | None = None
     name: str | None = None
+    sds: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

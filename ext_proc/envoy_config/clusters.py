@@ -15,11 +15,13 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
 )
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
 from envoy_data_plane.envoy.config.core.v3 import (
+    ConfigSource,
     DataSource,
     HealthCheck,
     HealthCheckGrpcHealthCheck,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
+    PathConfigSource,
     TransportSocket,
 )
 from envoy_data_plane.envoy.config.core.v3 import HttpProtocolOptions as CommonHttpOptions
@@ -37,6 +39,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     CertificateValidationContext,
     CommonTlsContext,
+    SdsSecretConfig,
     SubjectAltNameMatcher,
     SubjectAltNameMatcherSanType,
     TlsCertificate,
@@ -80,6 +83,9 @@ IDLE_TIMEOUT_S = 60.0
 """Shorter than the providers' own, so that no request is sent on a connection about to be closed."""
 
 _H2_WINDOW_BYTES = 1 << 24
+SDS_NAME = "arch_ext_proc"
+"""What the secret in an SDS file of `envoy.ext_proc_tls.sds` must be called."""
+
 _TLS = "envoy.transport_sockets.tls"
 OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -204,6 +210,9 @@ def _server_tls(configuration: Configuration, servers: tuple[Address | Pipe, ...
             certificate_chain=DataSource(filename=tls.certificate), private_key=DataSource(filename=tls.key)
         )
         common.tls_certificates = [own]
+    if tls.sds is not None:
+        watched = ConfigSource(path_config_source=PathConfigSource(path=tls.sds))
+        common.tls_certificate_sds_secret_configs = [SdsSecretConfig(name=SDS_NAME, sds_config=watched)]
     sni = next((name for name in names if not (_is_ip(name) or "://" in name)), "")
     context = UpstreamTlsContext(common_tls_context=common, sni=sni)
     return TransportSocket(name=_TLS, typed_config=pack(context))

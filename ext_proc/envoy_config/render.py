@@ -15,6 +15,7 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import (
     RuntimeLayer,
     RuntimeLayerAdminLayer,
 )
+from envoy_data_plane.envoy.config.core.v3 import Node
 
 from ext_proc.core.settings import Address, Configuration, Pipe
 from ext_proc.envoy_config import clusters, filters, gateway, istio, routes
@@ -36,7 +37,10 @@ def render_bootstrap(
     `ca_file` is where Envoy's machine, not this one, keeps the authorities that TLS trusts.
     """
     admin = configuration.envoy.admin
+    watches = configuration.envoy.ext_proc_tls.sds is not None
     bootstrap = Bootstrap(
+        # Envoy wants a name before it watches a secret's file, whoever that could interest.
+        node=Node(id="arch", cluster="arch") if watches else None,
         admin=Admin(address=address(admin)) if admin else None,
         layered_runtime=_runtime(configuration),
         static_resources=BootstrapStaticResources(

@@ -38,6 +38,7 @@ ENVIRON = {
     "FIRST_UPSTREAM": "https://localhost:9443/v1",
     "THIRD_UPSTREAM": "https://127.0.0.1:9444/v1",
     "ARCH_TOKEN": "a-token-of-some-length",
+    "ENVOY_SDS": str(ROOT / "tests/e2e/certs/sds.yaml"),
     "ARCH_SOCKET": "/run/arch.sock",
     **{
         f"{name}_{kind}": str(ROOT / "tests/e2e/certs" / file)

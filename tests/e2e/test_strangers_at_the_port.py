@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tests.support.mesh import CONFIGS, LIMIT_S, Mesh, eventually, running_mesh
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NAME = "arch-ext-proc.test"
+CONFIGURATION = CONFIGS.parents[2] / "docs/configuration.md"
 ENVOY = "spiffe://mesh/envoy"
 TOKEN = "the-token-that-envoy-shows"
 
@@ -59,19 +61,25 @@ class Guarded:
         return shown
 
 
+def sds_of(folder: Path) -> str:
+    """The file that docs/configuration.md shows, for this folder."""
+    (text,) = re.findall(r"```yml\n(resources:\n.*?)```", CONFIGURATION.read_text(), re.DOTALL)
+    return str(text).replace("/etc/envoy/arch", str(folder / "mount"))
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Guarded]:
     folder, authority = tmp_path_factory.mktemp("guarded"), Authority()
     (folder / "ca.crt").write_bytes(authority.certificate)
     authority.certify(NAME).write(folder, "server")
-    authority.certify(ENVOY).write(folder, "envoy")
+    authority.certify(ENVOY).mount(folder / "mount")
+    (folder / "sds.yaml").write_text(sds_of(folder))
     files = {
         "SERVER_CERTIFICATE": "server.crt",
         "SERVER_KEY": "server.key",
         "CLIENT_CA": "ca.crt",
         "SERVER_CA": "ca.crt",
-        "ENVOY_CERTIFICATE": "envoy.crt",
-        "ENVOY_KEY": "envoy.key",
+        "ENVOY_SDS": "sds.yaml",
     }
     environ = {**{name: str(folder / file) for name, file in files.items()}, "ARCH_TOKEN": TOKEN}
     async with running_mesh(
@@ -202,6 +210,32 @@ async def test_files_that_do_not_fit_change_nothing(guarded: Guarded) -> None:
     (guarded.folder / "server.key").write_bytes(key)
     assert await guarded.shown() == before
     assert await mesh.counted("arch_ext_proc_certificate_reload_failures_total") == 1
+
+
+async def test_envoy_takes_its_own_new_certificate(guarded: Guarded) -> None:
+    """Connections that are there go on, so the server is started anew for Envoy to show another one."""
+    mesh = guarded.mesh
+
+    async def updates() -> int:
+        return sum((await mesh.envoy_stats("ssl_context_update_by_sds")).values())
+
+    async def shows(name: str) -> None:
+        before = await updates()
+        guarded.authority.certify(name).mount(guarded.folder / "mount")
+        async with asyncio.timeout(LIMIT_S):
+            while await updates() == before:
+                await asyncio.sleep(0.05)
+
+    await shows("spiffe://mesh/somebody")
+    await mesh.stack.server.kill()
+    await mesh.stack.restart_server()
+    async with asyncio.timeout(LIMIT_S):
+        while not await mesh.counted("arch_ext_proc_refused_callers_total", reason="name"):
+            assert (await mesh.ask()).reason == "server_unavailable"
+    await shows(ENVOY)
+    await mesh.stack.server.kill()
+    await mesh.stack.restart_server()
+    await mesh.decided_again()
 
 
 async def test_a_socket_has_the_mode_of_the_file_and_outlives_a_crash(tmp_path: Path) -> None:

@@ -28,6 +28,20 @@ class Made:
             fresh.write_bytes(content)
             os.replace(fresh, folder / f"{stem}{suffix}")
 
+    def mount(self, folder: Path) -> None:
+        """Put the pair there as `tls.crt` and `tls.key`, in the place of another: as Kubernetes does."""
+        folder.mkdir(exist_ok=True)
+        version = folder / f"..{len(list(folder.iterdir()))}"
+        version.mkdir()
+        (version / "tls.crt").write_bytes(self.certificate)
+        (version / "tls.key").write_bytes(self.key)
+        fresh = folder / "..data_tmp"
+        fresh.symlink_to(version.name)
+        os.replace(fresh, folder / "..data")
+        for name in ("tls.crt", "tls.key"):
+            if not (folder / name).is_symlink():
+                (folder / name).symlink_to(f"..data/{name}")
+
 
 class Authority:
     """Signs certificates."""

@@ -77,6 +77,8 @@ def test_a_loopback_port_is_none(address: str) -> None:
     [
         f"server: {{address: 0.0.0.0, tls: {{{TLS}, client_ca: ca.crt}}}}\n"
         "envoy: {ext_proc_tls: {certificate: e.crt, key: e.key}}",
+        f"server: {{address: 0.0.0.0, tls: {{{TLS}, client_ca: ca.crt}}}}\n"
+        "envoy: {ext_proc_tls: {sds: sds.yaml}}",
         f"server: {{address: 0.0.0.0, tls: {{{TLS}}}, token: $TOKEN}}",
         "server: {address: 0.0.0.0, trust_network: true}",
         "server: {address: 0.0.0.0, trust_network: true, token: $TOKEN}",
@@ -120,6 +122,10 @@ def test_what_keeps_strangers_out_makes_an_open_port_none(rest: str) -> None:
         (
             f"server: {{socket: /a, tls: {{{TLS}}}}}",
             "3:22: a socket has no name that Envoy could find in the certificate",
+        ),
+        (
+            f"server: {{tls: {{{TLS}}}}}\nenvoy: {{ext_proc_tls: {{certificate: a, key: b, sds: c}}}}",
+            '4:53: "sds" and "certificate" both say what Envoy shows',
         ),
         ("envoy: {ext_proc_tls: {name: a}}", '3:9: "ext_proc_tls" is for a server with TLS'),
         (

@@ -66,6 +66,15 @@ def test_or_the_name_that_the_file_says(name: str, kind: str, sni: str | None) -
     assert tls["common_tls_context"]["tls_certificates"] == [shown]
 
 
+def test_envoys_own_certificate_may_be_watched() -> None:
+    found = cluster(f"server: {{{TLS}}}\nenvoy: {{ext_proc_tls: {{sds: /etc/sds.yaml}}}}\n", LOOPBACK)
+    common = found["transport_socket"]["typed_config"]["common_tls_context"]
+    (watched,) = common["tls_certificate_sds_secret_configs"]
+    assert watched["name"] == "arch_ext_proc"
+    assert watched["sds_config"]["path_config_source"] == {"path": "/etc/sds.yaml"}
+    assert "tls_certificates" not in common
+
+
 def test_the_token_is_a_variable_of_envoys() -> None:
     found = cluster("server: {token: $TOKEN}", LOOPBACK)
     (options,) = found["typed_extension_protocol_options"].values()
