@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from ext_proc.app.serving import Serving
+from ext_proc.app.serving import Serving, Waiting
 from ext_proc.config.load import Loaded
 from ext_proc.config.source import Source, has_changed
 from ext_proc.config.watch import changes
@@ -20,13 +20,13 @@ from ext_proc.telemetry.tasks import spawn
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """One reload. `problems` are why nothing changed, `waits_for_restart` the keys that did not."""
+    """One reload. `problems` are why nothing changed, `waiting` what did not."""
 
     at: float
     outcome: ReloadOutcome
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    waits_for_restart: tuple[str, ...] = ()
+    waiting: Waiting = Waiting((), ())  # noqa: RUF009 - frozen
 
 
 class Reloader:
@@ -63,7 +63,7 @@ class Reloader:
 
     def shown(self) -> Mapping[str, Any]:
         """What is in force, without secrets, and how the last reload went: JSON's types."""
-        last = self._last
+        last, views = self._last, self._serving.live.views.values()
         return {
             "file": str(self._source.file),
             "revision": self._serving.live.snapshot.revision,
@@ -75,8 +75,11 @@ class Reloader:
                 "outcome": last.outcome.value,
                 "problems": list(last.problems),
                 "warnings": list(last.warnings),
-                "waits_for_restart": list(last.waits_for_restart),
+                "waits_for_restart": list(last.waiting.for_restart),
+                "waits_for_envoy": list(last.waiting.for_envoy),
             },
+            # Since this came into force, of any Envoy that asked.
+            "envoy_lacks": sorted({name for view in views if view for name in view.lacks}),
             "configuration": self._loaded.shown,
         }
 
@@ -115,7 +118,8 @@ class Reloader:
         warnings = tuple(map(str, loaded.warnings))
         for warning in warnings:
             self._telemetry.warned(warning)
-        self._telemetry.applied(self._since, self._serving.live.snapshot.revision, waiting)
+        revision = self._serving.live.snapshot.revision
+        self._telemetry.applied(self._since, revision, waiting.for_restart, waiting.for_envoy)
         return Reload(self._since, ReloadOutcome.OK, (), warnings, waiting)
 
     def _refused(self, outcome: ReloadOutcome, problems: tuple[str, ...]) -> Reload:

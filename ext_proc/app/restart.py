@@ -1,14 +1,23 @@
-"""What of a file only a restart puts in force."""
+"""What of a file only a restart puts in force, and what only an Envoy that is rendered from it does."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
 
+from ext_proc.core.envoy_side import needed
 from ext_proc.core.rollout_settings import RolloutSettings
 from ext_proc.core.settings import Address, Configuration, ServerSettings
 
-_KEYS = {"drain_s": "drain", "lease_s": "lease", "listen": "socket", "token_env": "token"}
+_KEYS = {
+    "drain_s": "drain",
+    "failure_credential_env": "the variable of the default provider's key",
+    "lease_s": "lease",
+    "listen": "socket",
+    "message_timeout_s": "message_timeout",
+    "request_timeout_s": "request_timeout",
+    "token_env": "token",
+}
 """What fields are called in the file, where it is not as here."""
 
 
@@ -35,6 +44,36 @@ def held(
             if getattr(old.rollouts, name) != getattr(new.rollouts, name):
                 keys.append(f"rollouts.{_KEYS.get(name, name)}")
     return kept, tuple(dict.fromkeys(keys))
+
+
+def rendered_otherwise(began: Configuration, new: Configuration) -> tuple[str, ...]:
+    """What `render` writes otherwise for the new configuration than for the one that the process began with.
+
+    Envoy may have been rendered since: what it lacks for decisions, it says itself (`core.envoy_side`).
+    """
+    keys = []
+    for field in fields(new.envoy):
+        if field.name != "body_limit_bytes" and getattr(began.envoy, field.name) != getattr(
+            new.envoy, field.name
+        ):
+            name = _KEYS.get(field.name, field.name)
+            keys.append(name if " " in name else f"envoy.{name}")
+    old, default = began.snapshot.default, new.snapshot.default
+    if (old.cluster, old.authority, old.path_prefix) != (
+        default.cluster,
+        default.authority,
+        default.path_prefix,
+    ):
+        keys.append("the default provider")
+    hosts = {upstream.cluster: upstream for upstream in began.upstreams}
+    keys += [
+        f"the hosts of cluster {upstream.cluster}"
+        for upstream in new.upstreams
+        if hosts.get(upstream.cluster, upstream) != upstream
+    ]
+    had = needed(began.snapshot)
+    keys += [name for mark, name in needed(new.snapshot).items() if mark not in had]
+    return tuple(keys)
 
 
 def _with_store_of(old: RolloutSettings, new: RolloutSettings) -> RolloutSettings:

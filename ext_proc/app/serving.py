@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ext_proc.app.restart import held
+from ext_proc.app.restart import held, rendered_otherwise
 from ext_proc.app.rollouts import Rollouts
 from ext_proc.app.routers import Routers
 from ext_proc.comparisons import Comparer, RecentComparisons
@@ -16,7 +16,7 @@ from ext_proc.core.copying import CopyBounds
 from ext_proc.core.ports import ComparisonSink, ObservationSink, Sessions
 from ext_proc.core.settings import Configuration
 from ext_proc.core.split import apply_weights
-from ext_proc.core.types import Dialect, Secret, Snapshot
+from ext_proc.core.types import Dialect, Secret, Snapshot, Target
 from ext_proc.rollouts.controller import Weights
 from ext_proc.router.embedded import EmbeddedSimilarity
 from ext_proc.server.explaining import explain_live
@@ -31,6 +31,17 @@ from ext_proc.workers.siblings import Siblings
 COPY_MARGIN_S = 10.0
 """How much longer than Envoy a copy's slot waits for the copy's end, before it is free again."""
 
+MAX_GONE = 100
+"""Targets that the file no longer has, and that a request in flight may still fail over to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What of a configuration is not in force yet: the keys that need a restart, and what Envoy must have."""
+
+    for_restart: tuple[str, ...]
+    for_envoy: tuple[str, ...]
+
 
 class Serving:
     """Made once per process by `begin`; `apply` puts another configuration in force.
@@ -42,7 +53,7 @@ class Serving:
 
     def __init__(self, configuration: Configuration, siblings: Siblings | None = None) -> None:
         self.telemetry = telemetry = Telemetry()
-        self.configuration = configuration
+        self._began = self.configuration = configuration
         self.recent = RecentComparisons()
         self.rollouts = Rollouts(telemetry, self._put_weights)
         self._routers = Routers(telemetry)
@@ -71,14 +82,14 @@ class Serving:
         self._comparer.start()
         await self._put_in_force(self.configuration)
 
-    async def apply(self, new: Configuration) -> tuple[str, ...]:
-        """Put another configuration in force: the keys in it that wait for a restart.
+    async def apply(self, new: Configuration) -> Waiting:
+        """Put another configuration in force, but for what waits.
 
         Streams in flight keep what they have. Errors: RouterError; then everything is as it was.
         """
-        new, waiting = held(self.configuration, new, with_store=self.rollouts.controller is not None)
+        new, for_restart = held(self.configuration, new, with_store=self.rollouts.controller is not None)
         await self._put_in_force(new)
-        return waiting
+        return Waiting(for_restart, rendered_otherwise(self._began, new))
 
     @property
     def live(self) -> Live:
@@ -133,6 +144,7 @@ class Serving:
             self._recording.under(new.record, snapshot) if new.record is not None else None,
             router.in_use,
             self._pair_prefix,
+            self._gone(snapshot),
         )
         if self._store is None:
             self._store = Store(live)
@@ -141,6 +153,15 @@ class Serving:
         self._routers.put_in_force(router)
         self.configuration = new
         self.telemetry.configured(snapshot.revision)
+
+    def _gone(self, new: Snapshot) -> Mapping[str, Target]:
+        """Targets that leave the file, for the requests that are on their way to them, the newest last."""
+        if self._store is None:
+            return {}
+        old = self._store.current()
+        left = {**old.gone, **old.snapshot.targets}
+        names = [name for name in left if name not in new.targets]
+        return {name: left[name] for name in names[-MAX_GONE:]}
 
     def _in_force(self) -> Store[Live]:
         if self._store is None:

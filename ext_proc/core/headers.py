@@ -95,6 +95,9 @@ METADATA_NAMESPACE = "arch_ext_proc"
 ROLE = "x-arch-role"
 """gRPC initial metadata: which role a stream plays."""
 
+ENVOY_HAS = "x-arch-envoy-has"
+"""Stream metadata: which clusters and splits Envoy has, as `core.envoy_side` marks them."""
+
 ROLE_ROUTE = "route"
 """The listener's filter: reads a request and decides."""
 

@@ -29,7 +29,7 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
 from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 
-from ext_proc.core import headers
+from ext_proc.core import envoy_side, headers
 from ext_proc.core.rewrite import AUTH_HEADERS
 from ext_proc.core.settings import Configuration
 from ext_proc.core.types import Target
@@ -75,7 +75,10 @@ def ext_proc(configuration: Configuration) -> HttpFilter:
     """The filter that asks the server where a request goes."""
     # Testers' headers hold a key, so they are sent only where it is read.
     testers = (headers.TRY_ARM, headers.TRY_KEY) if configuration.snapshot.tester_key else ()
-    processor = _processor(configuration, {headers.ROLE: headers.ROLE_ROUTE}, testers)
+    metadata = {headers.ROLE: headers.ROLE_ROUTE}
+    if (has := envoy_side.told(configuration.snapshot)) is not None:
+        metadata[headers.ENVOY_HAS] = has
+    processor = _processor(configuration, metadata, testers)
     processor.failure_mode_allow = True
     # The server refuses no request, so nothing that speaks in its place shall either.
     processor.disable_immediate_response = True

@@ -15,15 +15,16 @@ from ext_proc.core import headers, rewrite
 from ext_proc.core.exchange import Decide
 from ext_proc.core.paths import upstream_path
 from ext_proc.core.rewrite import AUTH_HEADERS, Mutation
-from ext_proc.core.types import Snapshot
+from ext_proc.core.types import Snapshot, Target
 from ext_proc.server.copies import json_of
 
 _ENDPOINT = re.compile(headers.ENDPOINT)
 
 
-async def rewrite_attempt(request: Decide, snapshot: Snapshot, limit_bytes: int) -> Mutation | None:
+async def rewrite_attempt(
+    request: Decide, target: Target | None, snapshot: Snapshot, limit_bytes: int
+) -> Mutation | None:
     """What must change for the target that Envoy names; None when the request cannot be made to fit."""
-    target = snapshot.targets.get(request.headers.attempt)
     bare, mark, query = request.headers.path.partition("?")
     endpoint = _ENDPOINT.search(bare)
     body = await json_of(request, limit_bytes)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from time import monotonic, perf_counter
 
-from ext_proc.core import affinity, encodings, parse, rewrite
+from ext_proc.core import affinity, encodings, envoy_side, parse, rewrite
 from ext_proc.core.copying import CopyBounds
 from ext_proc.core.decide import Question, decide, question_of, settle_or_ask, stay
 from ext_proc.core.errors import Reason
@@ -15,10 +17,23 @@ from ext_proc.core.exchange import Decide, RequestHeaders
 from ext_proc.core.ports import Asker, Kept, Recorder, Sessions
 from ext_proc.core.rewrite import Mutation
 from ext_proc.core.settings import ComparisonSettings
-from ext_proc.core.types import Caller, CopyRefusal, Decision, LlmCall, Outcome, Shadow, Snapshot, Verdict
+from ext_proc.core.types import (
+    Caller,
+    CopyRefusal,
+    Decision,
+    LlmCall,
+    Outcome,
+    Shadow,
+    Snapshot,
+    Target,
+    Verdict,
+)
 from ext_proc.server.in_use import InUse
+from ext_proc.telemetry import log
 
 _COMPARISON = ComparisonSettings()
+_MAX_VIEWS = 32
+"""Envoys rendered from so many files at once: one more is taken to have everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +41,10 @@ class Live:
     """What a stream takes once and keeps: the configuration in force, and the router that knows it.
 
     `sessions` None: nothing is remembered of a session. `recorder` None: no decision is written down.
-    `in_use` counts the streams that have this asker.
-    `pair_prefix` is how the names begin under which answers meet.
+    `in_use` counts the streams that have this asker. `pair_prefix` is how the names begin under which answers
+    meet. `gone` has targets of configurations before, which
+    requests that were decided then may still go to. `lacks` names what the Envoy lacks that this is made for,
+    and `views` holds what is made for Envoys that were seen, by what they say they have: None for this.
     """
 
     snapshot: Snapshot
@@ -38,6 +55,30 @@ class Live:
     recorder: Recorder | None = None
     in_use: InUse = field(default_factory=InUse)
     pair_prefix: str = ""
+    gone: Mapping[str, Target] = field(default_factory=dict)
+    lacks: tuple[str, ...] = ()
+    views: dict[str, Live | None] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def target(self, name: str) -> Target | None:
+        """The target of this name that a request in flight may mean."""
+        return self.snapshot.targets.get(name) or self.gone.get(name)
+
+    def as_seen_by(self, has: str | None) -> Live:
+        """This, or what is made of it for an Envoy that has less. `has` is what the Envoy says."""
+        if has is None:
+            return self
+        if has not in self.views:
+            if len(self.views) >= _MAX_VIEWS:
+                return self
+            self.views[has] = self._view(frozenset(has.split()))
+        return self.views[has] or self
+
+    def _view(self, has: frozenset[str]) -> Live | None:
+        lacks = tuple(name for mark, name in envoy_side.needed(self.snapshot).items() if mark not in has)
+        if not lacks:
+            return None
+        log.event(logging.WARNING, "envoy_lacks", names=list(lacks))
+        return replace(self, snapshot=envoy_side.without(self.snapshot, has), lacks=lacks)
 
 
 async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tuple[Mutation, Outcome]:

@@ -58,7 +58,10 @@ class Servicer:
                 exchange = Exchange(classify_copy)
                 await self._serve(context, exchange, lambda request: self._rewrite_attempt(live, request))
             else:
-                await self._serve(context, Exchange(), lambda request: self._decide(live, request))
+                seen = live.as_seen_by(metadata.get(headers.ENVOY_HAS))
+                if seen.lacks:
+                    self._telemetry.envoy_lacked()
+                await self._serve(context, Exchange(), lambda request: self._decide(seen, request))
         finally:
             live.in_use.end()
             self._telemetry.stream_closed()
@@ -113,7 +116,8 @@ class Servicer:
 
     async def _rewrite_attempt(self, live: Live, request: Decide) -> bytes:
         try:
-            mutation = await rewrite_attempt(request, live.snapshot, live.body_limit_bytes)
+            target = live.target(request.headers.attempt)
+            mutation = await rewrite_attempt(request, target, live.snapshot, live.body_limit_bytes)
         except Exception as error:  # noqa: BLE001 - an attempt that cannot be rewritten is refused
             self._telemetry.bug(error, request.headers.request_id)
             mutation = None
@@ -129,7 +133,7 @@ class Servicer:
             answer.finish()
 
     async def _rewrite_copy(self, live: Live, name: str, request: Decide, answer: CopyAnswer) -> bytes:
-        target = live.snapshot.targets.get(name)
+        target = live.target(name)
         try:
             mutation = await rewrite_copy(request, target, live.body_limit_bytes) if target else None
         except Exception as error:  # noqa: BLE001 - a copy that cannot be rewritten is dropped

@@ -134,6 +134,11 @@ class Telemetry:
             registry=registry,
         )
         self._refusals_logged: set[str] = set()
+        self._envoy_behind = Counter(
+            "arch_ext_proc_envoy_behind",
+            "Requests of an Envoy that was rendered from another file and lacks what this one needs.",
+            registry=registry,
+        )
         self._config = Gauge(
             f"{_PREFIX}_config_info",
             "The revision of the configuration in force.",
@@ -151,6 +156,10 @@ class Telemetry:
     def follow(self, current: Callable[[], Snapshot]) -> None:
         """Take the names that labels may have from the configuration in force, as this tells it."""
         self.in_force.follow(current)
+
+    def envoy_lacked(self) -> None:
+        """A request came from an Envoy that cannot follow every decision of the file in force."""
+        self._envoy_behind.inc()
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

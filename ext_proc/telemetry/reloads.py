@@ -57,13 +57,17 @@ class ReloadTelemetry:
         self._at.set(at)
         self._good.set(1)
 
-    def applied(self, at: float, revision: str, waits_for_restart: Sequence[str]) -> None:
+    def applied(
+        self, at: float, revision: str, waits_for_restart: Sequence[str], waits_for_envoy: Sequence[str]
+    ) -> None:
         """Another configuration is in force."""
         self._reloads.labels(ReloadOutcome.OK.value).inc()
         self.began(at)
         log.event(logging.INFO, "reloaded", revision=revision)
         if waits_for_restart:
             log.event(logging.WARNING, "reload_waits_for_restart", keys=list(waits_for_restart))
+        if waits_for_envoy:
+            log.event(logging.WARNING, "reload_waits_for_envoy", what=list(waits_for_envoy))
 
     def refused(self, outcome: ReloadOutcome, problems: Sequence[str]) -> None:
         """Nothing has changed, and why."""

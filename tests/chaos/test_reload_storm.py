@@ -27,7 +27,7 @@ THROUGH_ENVOY = 160
 def counted(*kinds: type) -> list[int]:
     gc.collect()
     things = gc.get_objects()
-    return [sum(isinstance(thing, kind) for thing in things) for kind in kinds]
+    return [sum(type(thing) is kind for thing in things) for kind in kinds]
 
 
 def descriptors() -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ext_proc.core.envoy_side import told
 from ext_proc.core.errors import RouterError
 from ext_proc.router.embedded import EmbeddedRouter
 from ext_proc.telemetry.reloads import ReloadOutcome
@@ -59,9 +60,28 @@ async def test_a_change_of_weights_or_keys_keeps_the_router_and_its_verdicts() -
         assert credential.value.reveal() == "Bearer sk-two"
 
 
+async def test_what_envoy_must_be_rendered_for_is_named() -> None:
+    other = a_file(rest="model_aliases: {quick: {target: vllm/d}}").replace(
+        "http://b:1", "http://elsewhere:1"
+    )
+    other = other.replace(
+        "routing_preferences", '  - {model: vllm/d, base_url: "http://d:1"}\nrouting_preferences'
+    )
+    other = other.replace("cluster: ", "").replace("message_timeout: 30s", "message_timeout: 31s")
+    async with serving(a_file()) as server:
+        waiting = await server.apply(configuration(other))
+        assert waiting.for_envoy == ("envoy.message_timeout", "elsewhere_1", "d_1")
+        # An Envoy rendered before says so, and goes where it can.
+        has = told(configuration(a_file()).snapshot)
+        seen = server.live.as_seen_by(has)
+        assert seen.lacks == ("elsewhere_1", "d_1")
+        assert seen.snapshot.routes["code"].arms[0].target.name == "vllm/c"
+        assert server.live.as_seen_by(told(configuration(other).snapshot)) is server.live
+
+
 def loaded_routers() -> set[int]:
     gc.collect()
-    return {id(thing) for thing in gc.get_objects() if isinstance(thing, EmbeddedRouter)}
+    return {id(thing) for thing in gc.get_objects() if type(thing) is EmbeddedRouter}
 
 
 async def test_other_policies_keep_the_loaded_model() -> None:
@@ -110,7 +130,8 @@ async def test_what_only_a_restart_changes_stays_and_is_named() -> None:
     async with serving(a_file()) as server:
         port = server.configuration.server.listen.port
         waiting = await server.apply(configuration(other))
-        assert waiting == ("server.port", "server.drain", "admin.port", "envoy.body_limit")
+        assert waiting.for_restart == ("server.port", "server.drain", "admin.port", "envoy.body_limit")
+        assert waiting.for_envoy == ()
         assert server.configuration.server.listen.port == port
         assert server.live.body_limit_bytes == 32 << 20
         assert (await ask(server))["x-arch-model"] == "vllm/c"

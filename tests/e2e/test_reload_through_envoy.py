@@ -13,6 +13,8 @@ import pytest
 import pytest_asyncio
 
 from demo.stand_in import Behaviour
+from ext_proc.config.load import load as load_file
+from ext_proc.envoy_config import render_bootstrap
 from tests.support.load import under_load
 from tests.support.mesh import CODING, LIMIT_S
 from tests.support.reloaded import Reloaded, a_file, reloaded_mesh
@@ -194,3 +196,35 @@ async def test_a_rollout_goes_on_over_a_reload(reloaded: Reloaded) -> None:
     found = await rollout.becomes("waiting")
     assert found["current"]["weight_here"] == 0.0
     assert {await served_by(reloaded) for _ in range(5)} == {"vllm/coder"}
+
+
+async def test_a_provider_that_envoy_lacks_gets_nothing_until_envoy_has_it(tmp_path: Path) -> None:
+    new = "  - {model: vllm/other, cluster: other, base_url: $NEXT_UPSTREAM}"
+    async with reloaded_mesh(tmp_path, a_file()) as reloaded, asyncio.timeout(LIMIT_S):
+        mesh = reloaded.mesh
+        text = a_file(coding="vllm/other, vllm/coder", providers=new)
+        async with under_load(mesh, by_policy_every=1) as load:
+            await load.decides(20)
+            await reloaded.put(text)
+            await load.decides(60)
+        assert (load.failures, load.undecided) == ([], 0)
+        assert await served_by(reloaded) == "vllm/coder"
+        # A client that names it is decided for as if it did not exist.
+        assert (await mesh.ask(CODING, model="vllm/other")).model == "vllm/coder"
+        assert await mesh.counted("arch_ext_proc_envoy_behind_total") > 0
+        found = await reloaded.config()
+        assert "other" in found["envoy_lacks"]
+
+        # Envoy gets the file too, and the server needs no restart.
+        configuration = load_file(
+            reloaded.file, {**os.environ, **mesh.stack.environ}, lambda: b""
+        ).configuration
+        servers = (configuration.server.listen,)
+        (tmp_path / "envoy.yaml").write_text(render_bootstrap(configuration, servers))
+        await mesh.stack.envoy.stop()
+        await mesh.stack.envoy.start()
+        await mesh.decided_again(CODING)
+        mesh.forget()
+        reply = await mesh.ask(CODING)
+        assert (reply.status, reply.model) == (200, "vllm/other")
+        assert (await mesh.ask(CODING, model="vllm/other")).reason == "pinned"
