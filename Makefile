@@ -73,6 +73,7 @@ render: $(VENV)/.test ## Write what is rendered under envoy/ and deploy/ anew
 	  'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: arch-ext-proc' \
 	  '  labels: {app.kubernetes.io/name: arch-ext-proc}' 'spec:'; \
 	  sed -n '/^groups:/,$$ s/^\(.\)/  \1/p' deploy/prometheus/alerts.yaml; } > deploy/prometheus/prometheus-rule.yaml
+	@cp deploy/prometheus/alerts.yaml deploy/helm/arch-ext-proc/files/alerts.yaml
 	@awk '/^```sh/ {on=1; next} /^```/ {on=0} on' envoy/README.md | PATH="$(CURDIR)/$(BIN):$$PATH" sh -eu
 
 screenshots: $(VENV)/.test $(VENV)/.chromium ## Take the README's pictures of the admin page anew

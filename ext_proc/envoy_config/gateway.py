@@ -85,13 +85,17 @@ def _client_policy(configuration: Configuration, place: Place) -> Manifest:
     envoy = configuration.envoy
     removed = [name for name in headers.DECISION if name != headers.CLUSTER]
     early = {"set": [{"name": headers.CLUSTER, "value": UNDECIDED}], "remove": removed}
+    late = [*headers.OF_THE_PROVIDERS_HOP, *([] if envoy.pass_cookies else [headers.COOKIES[1]])]
     spec = {
         "targetRefs": [_reference("Gateway", NAME)],
-        "headers": {"earlyRequestHeaders": early},
+        "headers": {"earlyRequestHeaders": early, "lateResponseHeaders": {"remove": late}},
         "connection": {"bufferLimit": _bytes(envoy.body_limit_bytes)},
         "timeout": {"http": {"streamIdleTimeout": _seconds(envoy.request_timeout_s)}},
     }
-    why = "Before any routing clients' own decision headers go. Larger bodies get 413."
+    why = (
+        "Before any routing clients' own decision headers go, and from answers what providers say to the\n"
+        "gateway alone. Larger bodies get 413."
+    )
     return manifest(why, _API, "ClientTrafficPolicy", NAME, place.namespace, spec)
 
 

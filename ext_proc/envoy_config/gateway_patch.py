@@ -51,7 +51,12 @@ def patch_policy(
                 resource,
                 _add(asks[field], f"/{field}", _filter_named(ours) + ".typed_config"),
             )
-            for field in ("forward_rules", "disable_immediate_response", "allowed_override_modes")
+            for field in (
+                "forward_rules",
+                "mutation_rules",
+                "disable_immediate_response",
+                "allowed_override_modes",
+            )
         ),
         *_observation(configuration, resource),
         *_copies_and_chains(configuration, resource, routes),
@@ -62,10 +67,10 @@ def patch_policy(
     ]
     why = (
         "Needs enableEnvoyPatchPolicy in Envoy Gateway's own configuration, and the names that it gives by\n"
-        "default (no XDSNameSchemeV2). With it the server gets the headers that it reads and no others, and\n"
-        "what no resource can say works: observed answers, shadows, ranked models after a failure. Without\n"
-        "it rollouts see no answers, no copy is made, and the first model's failure is the client's. Either\n"
-        "way split: envoy goes by the weights of the file, not by Envoy's runtime."
+        "default (no XDSNameSchemeV2). With it the server gets the headers that it reads, may change those\n"
+        "that it writes, and no others; and what no resource can say works: observed answers, shadows,\n"
+        "ranked models after a failure. Without it rollouts see no answers, no copy is made, and the first\n"
+        "model's failure is the client's. Either way split: envoy goes by the weights of the file."
     )
     spec = {
         "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": NAME},

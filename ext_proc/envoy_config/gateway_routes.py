@@ -99,8 +99,8 @@ def _decided(
         "matches": [_match({"type": "PathPrefix", "value": "/"}, {headers.CLUSTER: cluster})],
         "filters": [
             *_host(upstream),
-            _without(headers.UNTIL_ROUTED),
-            {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": shown}},
+            _without(configuration, headers.UNTIL_ROUTED),
+            _answer(shown),
         ],
         **_to(configuration, upstream),
     }
@@ -110,14 +110,14 @@ def _undecided(configuration: Configuration, upstream: Upstream, place: Place) -
     """LLM calls as clients send them. The server is asked on this route; what it says leads to another."""
     target = configuration.snapshot.default
     added, removed = _credential(configuration, target)
-    modifier: dict[str, Any] = {"remove": [headers.CLUSTER, headers.TRY_ARM, headers.TRY_KEY, *removed]}
+    request = _without(configuration, (headers.CLUSTER, *removed))
     if added:
-        modifier["set"] = added
+        request["requestHeaderModifier"]["set"] = added
     reason = {"name": headers.REASON, "value": "server_unavailable"}
     filters = [
         *_host(upstream),
-        {"type": "RequestHeaderModifier", "requestHeaderModifier": modifier},
-        {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [reason]}},
+        request,
+        _answer([reason]),
     ]
     found = []
     if target.path_prefix is not None:
@@ -147,7 +147,7 @@ def _rest(configuration: Configuration, upstream: Upstream, place: Place) -> Man
     rule = {
         "name": "default",
         "matches": [_match({"type": "PathPrefix", "value": "/"}, {})],
-        "filters": [*_host(upstream), _without((headers.CLUSTER,))],
+        "filters": [*_host(upstream), _without(configuration, (headers.CLUSTER,)), _answer([])],
         **_to(configuration, upstream),
     }
     return _route("No LLM call: the default provider, without a key.", _REST_ROUTE, place, [rule])
@@ -180,9 +180,18 @@ def _host(upstream: Upstream) -> list[dict[str, Any]]:
     return [{"type": "URLRewrite", "urlRewrite": {"hostname": upstream.host}}]
 
 
-def _without(names: tuple[str, ...]) -> dict[str, Any]:
-    removed = [*names, headers.TRY_ARM, headers.TRY_KEY]
+def _without(configuration: Configuration, names: tuple[str, ...]) -> dict[str, Any]:
+    cookie = [] if configuration.envoy.pass_cookies else [headers.COOKIES[0]]
+    removed = [*names, headers.TRY_ARM, headers.TRY_KEY, *headers.OF_THE_CLIENTS_HOP, *cookie]
     return {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": removed}}
+
+
+def _answer(shown: list[dict[str, str]]) -> dict[str, Any]:
+    """What clients are told, and nothing that a provider says in our name."""
+    modifier: dict[str, Any] = {"remove": [*headers.DECISION, headers.ATTEMPTS]}
+    if shown:
+        modifier["set"] = shown
+    return {"type": "ResponseHeaderModifier", "responseHeaderModifier": modifier}
 
 
 def _to(configuration: Configuration, upstream: Upstream) -> dict[str, Any]:

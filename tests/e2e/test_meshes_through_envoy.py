@@ -23,6 +23,7 @@ from ext_proc.core.settings import Address
 from ext_proc.envoy_config import Place, render_envoy_gateway, render_istio
 from tests.support.control_planes import EnvoyGateway, Istiod
 from tests.support.mesh import (
+    CLIENT_KEY,
     CODING,
     CONFIGS,
     LIMIT_S,
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONFIG = CONFIGS / "meshes.yaml"
 SERVER = "arch.test"
-SPOOFED = [(name, "next/two") for name in headers.DECISION]
+SPOOFED = [*((name, "next/two") for name in headers.DECISION), ("cookie", "session=secret")]
 
 
 def istio(configuration: Any, port: int) -> Any:
@@ -171,10 +172,11 @@ async def test_the_first_of_a_ranked_list_gets_the_request(mesh: Mesh) -> None:
 async def test_decision_headers_of_clients_are_powerless(mesh: Mesh) -> None:
     reply = await mesh.send(chat("hello", model="openai/gpt-4o-mini"), headers=SPOOFED)
     assert (reply.status, reply.reason, reply.model) == (200, "pinned", "openai/gpt-4o-mini")
+    assert no_secret_in(mesh.only("openai"), "session=secret", CLIENT_KEY)
     mesh.forget()
     reply = await mesh.send(None, "/v1/models", method="GET", headers=SPOOFED)
     assert (reply.status, reply.reason) == (200, None)
-    assert mesh.counts() == {"openai": 1}
+    assert no_secret_in(mesh.only("openai"), "session=secret")
 
 
 async def test_a_large_body_passes(mesh: Mesh) -> None:

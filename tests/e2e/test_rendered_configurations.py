@@ -84,7 +84,7 @@ def written_out(page: Path, folder: Path) -> list[Path]:
     """The whole configurations that a page shows, as files."""
     found = []
     for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
-        if "model_providers:" in block:
+        if re.search("^model_providers:", block, re.MULTILINE):
             found.append(folder / f"{page.stem}-{len(found)}.yaml")
             found[-1].write_text(block)
     return found

@@ -267,7 +267,21 @@ class EnvoyGateway:
                     },
                 }
             ],
-            "http_filters": [self._ext_proc(clusters), copy.deepcopy(ROUTER)],
+            "http_filters": [
+                {
+                    "name": "envoy.filters.http.header_mutation",
+                    "typed_config": {
+                        "@type": f"{TYPES}.filters.http.header_mutation.v3.HeaderMutation",
+                        "mutations": {
+                            "response_mutations": [
+                                {"remove": name} for name in spec["headers"]["lateResponseHeaders"]["remove"]
+                            ]
+                        },
+                    },
+                },
+                self._ext_proc(clusters),
+                copy.deepcopy(ROUTER),
+            ],
         }
         filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
         mebibytes = re.fullmatch(r"(\d+)Mi", spec["connection"]["bufferLimit"])
@@ -309,6 +323,7 @@ class EnvoyGateway:
                     route["request_headers_to_remove"] = modifier["remove"]
                 case "ResponseHeaderModifier":
                     route["response_headers_to_add"] = _set(one["responseHeaderModifier"])
+                    route["response_headers_to_remove"] = one["responseHeaderModifier"]["remove"]
                 case "ExtensionRef":
                     rewrite = self._named("HTTPRouteFilter", one["extensionRef"]["name"])["urlRewrite"][
                         "path"

@@ -184,4 +184,6 @@ def test_a_provider_that_takes_the_clients_key_is_given_it_by_the_undecided_rout
         for found in route["spec"]["rules"][0]["filters"]
         if found["type"] == "RequestHeaderModifier"
     ]
-    assert modifier == {"remove": ["x-arch-cluster", "x-arch-try-arm", "x-arch-try-key"]}
+    assert modifier == {
+        "remove": ["x-arch-cluster", "x-arch-try-arm", "x-arch-try-key", "proxy-authorization", "cookie"]
+    }
