@@ -44,19 +44,21 @@ def patch_policy(
     resource = f"{place.namespace}/{NAME}/{listener}"
     ours = f"envoy.filters.http.ext_proc/{configuration.envoy.ext_proc_cluster}"
     asks = as_dict(filters.ext_proc(configuration))["typed_config"]
+    known = f"{_filter_named(ours)}.typed_config"
     patches = [
         *(
-            _patch(
-                "listener.v3.Listener",
-                resource,
-                _add(asks[field], f"/{field}", _filter_named(ours) + ".typed_config"),
-            )
+            _patch("listener.v3.Listener", resource, _add(asks[field], f"/{field}", known))
             for field in (
                 "forward_rules",
                 "mutation_rules",
                 "disable_immediate_response",
                 "allowed_override_modes",
             )
+        ),
+        _patch(
+            "listener.v3.Listener",
+            resource,
+            _add(asks["grpc_service"]["initial_metadata"], "/grpc_service/initial_metadata", known),
         ),
         *_observation(configuration, resource),
         *_copies_and_chains(configuration, resource, routes),

@@ -25,7 +25,9 @@ EXAMPLES = (
 )
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 ENVIRON = {
-    **dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ARCH_SALT", "ARCH_ADMIN_TOKEN"), "any"),
+    **dict.fromkeys(
+        ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ARCH_SALT", "ARCH_ADMIN_TOKEN", "ADMIN_TOKEN"), "any"
+    ),
     **{f"{name}_KEY": "any" for name in ("OPENAI", "CODER", "NEXT", "ANTHROPIC")},
     **{
         f"{name}_UPSTREAM": "http://127.0.0.1:9/v1"
@@ -86,7 +88,8 @@ def written_out(page: Path, folder: Path) -> list[Path]:
     for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
         if re.search("^model_providers:", block, re.MULTILINE):
             found.append(folder / f"{page.stem}-{len(found)}.yaml")
-            found[-1].write_text(block)
+            # No file of a secret is on this machine.
+            found[-1].write_text(re.sub(r"\{file: [^}]+\}", "any", block))
     return found
 
 
