@@ -292,8 +292,8 @@ async def test_pictures(browser: Browser, mesh: Mesh, tmp_path: Path) -> None:
     async with traffic(mesh):
         await asyncio.sleep(60 if kept else 0)
         for name, scheme, width, height in (
-            ("admin-light", "light", 1440, 760),
-            ("admin-dark", "dark", 1440, 760),
+            ("admin-light", "light", 1600, 900),
+            ("admin-dark", "dark", 1600, 900),
             ("admin-narrow", "dark", 390, 844),
         ):
             viewport = {"width": width, "height": height}
