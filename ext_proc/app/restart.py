@@ -38,6 +38,9 @@ def held(
     keys = [*_differences("server", old.server, new.server), *_addresses("admin", old.admin, new.admin)]
     if new.envoy.body_limit_bytes != limit:
         keys.append("envoy.body_limit")
+    if new.telemetry.tracing != old.telemetry.tracing:
+        kept = replace(kept, telemetry=replace(new.telemetry, tracing=old.telemetry.tracing))
+        keys.append("telemetry.otlp")
     if with_store:
         kept = replace(kept, rollouts=_with_store_of(old.rollouts, new.rollouts))
         for name in ("store", "namespace", "lease_s"):

@@ -53,6 +53,7 @@ class Serving:
 
     def __init__(self, configuration: Configuration, siblings: Siblings | None = None) -> None:
         self.telemetry = telemetry = Telemetry()
+        telemetry.begin(configuration.telemetry)
         self._began = self.configuration = configuration
         self.recent = RecentComparisons()
         self.rollouts = Rollouts(telemetry, self._put_weights)
@@ -124,6 +125,7 @@ class Serving:
         await self._similarity.close()
         await self._routers.close()
         await asyncio.to_thread(self._recording.close)
+        await asyncio.to_thread(self.telemetry.close)
 
     async def _put_in_force(self, new: Configuration) -> None:
         router = await self._routers.build(new)
@@ -152,6 +154,7 @@ class Serving:
             self._store.swap(live)
         self._routers.put_in_force(router)
         self.configuration = new
+        self.telemetry.log_content(new.telemetry.log_content)
         self.telemetry.configured(snapshot.revision)
 
     def _gone(self, new: Snapshot) -> Mapping[str, Target]:

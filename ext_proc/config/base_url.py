@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from ext_proc.config.values import host, wrong
 
 _PORTS = {"http": 80, "https": 443}
+_OTLP_PORT = 4317
+"""Source: the OpenTelemetry protocol's specification, "OTLP/gRPC Default Port"."""
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
 _EXAMPLE = "write e.g. https://api.openai.com/v1"
 _ENDPOINTS = ("/chat/completions", "/responses", "/messages", "/completions", "/embeddings")
@@ -64,6 +66,14 @@ def parse_base_url(value: object) -> BaseUrl:
     if path.endswith(_ENDPOINTS):
         raise wrong("ends in an endpoint", "leave out what follows /v1")
     return BaseUrl(name, port or _PORTS[url.scheme], url.scheme == "https", path)
+
+
+def parse_otlp_endpoint(value: object) -> BaseUrl:
+    """Read where an OTLP collector listens for gRPC. Errors: as those of `parse_base_url`."""
+    url = parse_base_url(value)
+    if url.path:
+        raise wrong("has a path", "write host and port, e.g. http://collector:4317: gRPC has its own paths")
+    return url if urlsplit(str(value)).port else replace(url, port=_OTLP_PORT)
 
 
 @dataclass(frozen=True, slots=True)

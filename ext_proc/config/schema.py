@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from ext_proc.config.base_url import BaseUrl, parse_base_url
+from ext_proc.config.base_url import BaseUrl, parse_base_url, parse_otlp_endpoint
 from ext_proc.config.rollout_schema import Rollout, Rollouts
 from ext_proc.config.secret_file import SecretText
 from ext_proc.config.section import Section
@@ -315,6 +315,16 @@ class Admin(Section):
     token: SecretText | None = Field(default=None, repr=False)
 
 
+class Otlp(Section):
+    endpoint: Annotated[BaseUrl, BeforeValidator(parse_otlp_endpoint)]
+    percent: Percent = WHOLE_PER_10K
+
+
+class TelemetrySection(Section):
+    otlp: Otlp | None = None
+    log_content: bool = False
+
+
 class EnvoyListener(Section):
     address: Ip = "127.0.0.1"
     port: Port = ENVOY_PORT
@@ -395,4 +405,5 @@ class ArchConfig(Section):
     rollouts: Rollouts = Rollouts()
     server: Server = Server()
     admin: Admin = Admin()
+    telemetry: TelemetrySection = TelemetrySection()
     envoy: Envoy = Envoy()

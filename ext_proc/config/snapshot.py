@@ -28,6 +28,7 @@ from ext_proc.config.routing import (
 )
 from ext_proc.config.schema import REQUEST_TIMEOUT_S, ArchListener, ArchListeners, EnvoyListener
 from ext_proc.config.servers import check_servers
+from ext_proc.config.telemetry import build_telemetry
 from ext_proc.core.failover import chains_of
 from ext_proc.core.settings import Address, Configuration, EnvoySettings, RouterSettings
 from ext_proc.core.types import Shadow, Snapshot, Target
@@ -51,6 +52,7 @@ def build(
     salt = _salt(draft, environ, report)
     envoy = _envoy(draft, catalog, report)
     comparison = build_comparison(draft, catalog, report)
+    telemetry = build_telemetry(draft, report)
     rollouts = build_rollouts(draft, routes, environ, report)
     admin_token = read_token(draft.config.admin.token, ("admin", "token"), draft, environ, report)
     admin = draft.config.admin
@@ -86,6 +88,7 @@ def build(
         record=build_record(draft),
         rollouts=rollouts,
         admin_token=admin_token,
+        telemetry=telemetry,
     )
 
 

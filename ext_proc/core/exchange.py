@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from ext_proc.core.parse import dialect_of, is_json
+from ext_proc.core.traceparent import Parent
 from ext_proc.core.types import Dialect
 
 
@@ -33,7 +34,7 @@ class RequestHeaders:
     `arch` holds this server's own headers, which only a role that comes after the decision sees.
     `path` holds bytes that are no UTF-8 as surrogates, to give them back unchanged.
     `attempt` is the target that an attempt goes to, `model` the one that the request was written for.
-    `try_arm` and `try_key` are a tester's.
+    `try_arm` and `try_key` are a tester's. `parent` is the span that the request is part of.
     """
 
     method: str = ""
@@ -48,6 +49,7 @@ class RequestHeaders:
     arch: Mapping[str, str] = field(default_factory=dict)
     try_arm: str = ""
     try_key: str = field(default="", repr=False)
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ READ_BY_SERVER = (
     "content-encoding",
     "content-length",
     "x-request-id",
+    "traceparent",
     *SESSION_PINS,
 )
 """All that Envoy needs to send us: credentials and cookies never reach this server."""

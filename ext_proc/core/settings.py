@@ -294,6 +294,25 @@ class ComparisonSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Where spans go: an OTLP collector that speaks gRPC.
+
+    `sample` is the share, 0 to 1, of the decisions whose request is in no trace; others follow their parent.
+    """
+
+    endpoint: str
+    sample: float
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """What is told beyond metrics. `log_content`: the bodies of requests go into the log."""
+
+    tracing: TracingSettings | None = None
+    log_content: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """Everything one `arch_config.yaml` says.
 
@@ -313,3 +332,4 @@ class Configuration:
     record: RecordSettings | None = None
     rollouts: RolloutSettings = RolloutSettings()  # noqa: RUF009 - frozen
     admin_token: Secret | None = None
+    telemetry: TelemetrySettings = TelemetrySettings()

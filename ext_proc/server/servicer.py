@@ -13,6 +13,7 @@ from ext_proc.core import headers
 from ext_proc.core.copying import CopyBounds
 from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Acknowledge, AwaitBody, Decide, Event, Exchange, Pass
+from ext_proc.core.traceparent import Parent, parse_traceparent
 from ext_proc.server import wire
 from ext_proc.server.attempts import rewrite_attempt
 from ext_proc.server.copies import classify_copy, rewrite_copy
@@ -58,10 +59,11 @@ class Servicer:
                 exchange = Exchange(classify_copy)
                 await self._serve(context, exchange, lambda request: self._rewrite_attempt(live, request))
             else:
+                parent = parse_traceparent(metadata.get("traceparent", ""))
                 seen = live.as_seen_by(metadata.get(headers.ENVOY_HAS))
                 if seen.lacks:
                     self._telemetry.envoy_lacked()
-                await self._serve(context, Exchange(), lambda request: self._decide(seen, request))
+                await self._serve(context, Exchange(), lambda request: self._decide(seen, request, parent))
         finally:
             live.in_use.end()
             self._telemetry.stream_closed()
@@ -96,7 +98,7 @@ class Servicer:
                     answer = await decide(request)
             await context.write(answer)
 
-    async def _decide(self, live: Live, request: Decide) -> bytes:
+    async def _decide(self, live: Live, request: Decide, parent: Parent | None) -> bytes:
         started = perf_counter()
         try:
             mutation, outcome = await route_request(live, request, self._bounds)
@@ -109,7 +111,7 @@ class Servicer:
             mutation, outcome = fall_back(live, request, Reason.INTERNAL_ERROR, started)
             answer = wire.write(request.part, mutation, outcome.decision)
         try:
-            self._telemetry.decided(request, outcome)
+            self._telemetry.decided(request, outcome, parent)
         except Exception as error:  # noqa: BLE001 - what cannot be counted is decided all the same
             self._telemetry.bug(error, request.headers.request_id)
         return answer

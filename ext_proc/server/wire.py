@@ -26,6 +26,7 @@ from ext_proc.core.exchange import (
     RequestHeaders,
 )
 from ext_proc.core.rewrite import Mutation
+from ext_proc.core.traceparent import parse_traceparent
 from ext_proc.core.types import Decision
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -97,6 +98,7 @@ def _read_headers(message: Any) -> RequestHeaders:
         arch={name: values[name] for name in headers.DECISION if name in values},
         try_arm=values.get(headers.TRY_ARM, ""),
         try_key=values.get(headers.TRY_KEY, ""),
+        parent=parse_traceparent(values.get("traceparent", "")),
     )
 
 

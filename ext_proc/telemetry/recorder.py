@@ -12,18 +12,23 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Decide
+from ext_proc.core.settings import TelemetrySettings
+from ext_proc.core.traceparent import Parent
 from ext_proc.core.types import Outcome, Snapshot, Verdict
 from ext_proc.core.verdict import confidence
 from ext_proc.telemetry import log
 from ext_proc.telemetry.activity import Activity
 from ext_proc.telemetry.answers import AnswerMetrics
 from ext_proc.telemetry.series import ARM, INLINE, MODEL, POLICY, InForce, Series
+from ext_proc.telemetry.tracing import Tracing
 
 _SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0),
 )
 _PREFIX = "arch_ext_proc"
+MAX_CONTENT_BYTES = 16 << 10
+"""How much of a body `log_content` writes."""
 _BUG, _UNKNOWN_MESSAGE = "bug", "unknown_message"
 CALLER_NAME, CALLER_TOKEN = "name", "token"
 """What a refused caller had wrong."""
@@ -41,6 +46,8 @@ class Telemetry:
         self.registry = registry = CollectorRegistry()
         self.in_force = in_force = InForce(_PREFIX)
         registry.register(in_force)
+        self._tracing: Tracing | None = None
+        self._logs_content = False
 
         def counter(name: str, text: str, *labels: str) -> Series[Counter]:
             return in_force.bound(
@@ -152,6 +159,25 @@ class Telemetry:
             self._refused_callers.at(wrong)
         for reason, then in product(_OF_ROUTERS, ("on_failure", "fallback")):
             self._router_failures.at(reason.value, then)
+
+    def begin(self, settings: TelemetrySettings) -> None:
+        """Trace from now on, if the file asks for it. Errors: TracingUnavailable."""
+        self._tracing = Tracing(settings.tracing) if settings.tracing is not None else None
+
+    def trace(self, tracing: Tracing) -> None:
+        """Tell this of decisions."""
+        self._tracing = tracing
+
+    def log_content(self, on: bool) -> None:
+        """Whether requests' bodies go into the log. Said once, when it begins."""
+        if on and not self._logs_content:
+            log.event(logging.WARNING, "log_content", means="bodies of requests are in this log")
+        self._logs_content = on
+
+    def close(self) -> None:
+        """Send the spans that wait, for a while. Blocks: not for the event loop."""
+        if self._tracing is not None:
+            self._tracing.close()
 
     def follow(self, current: Callable[[], Snapshot]) -> None:
         """Take the names that labels may have from the configuration in force, as this tells it."""
@@ -279,13 +305,18 @@ class Telemetry:
             request_id=request_id,
         )
 
-    def decided(self, request: Decide, outcome: Outcome) -> None:
-        """One request was answered."""
+    def decided(self, request: Decide, outcome: Outcome, parent: Parent | None = None) -> None:
+        """One request was answered. `parent` is Envoy's span, if it traces; else the client's counts."""
         decision = outcome.decision
         named, reason = self.in_force, decision.reason
         policy = INLINE if decision.inline else named.policy(decision.policy or "")
         model, arm = named.model(decision.target.name), named.arm(decision.arm or "")
         self._decisions.at(policy, model, arm, reason.value).inc()
+        if self._tracing is not None:
+            self._tracing.decided(request, outcome, parent or request.headers.parent, policy, model)
+        if self._logs_content:
+            body = request.body[:MAX_CONTENT_BYTES].decode("utf-8", "replace")
+            log.event(logging.INFO, "content", request_id=request.headers.request_id, body=body)
         self._calls.at(request.dialect.value).inc()
         self._decision_s.observe(outcome.total_s)
         if outcome.router_s is not None:
