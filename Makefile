@@ -33,6 +33,13 @@ $(VENV)/.redis: | $(BIN)/python
 	  { echo "The tests need redis-server on PATH"; exit 1; }
 	@touch $@
 
+$(VENV)/.compose: | $(BIN)/python
+	@command -v docker-compose >/dev/null || { echo "· installing Debian's docker-compose, which checks the file"; \
+	  apt-get update -qq; DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -qq --no-install-recommends docker-compose >/dev/null; } || \
+	  { echo "The tests need docker-compose on PATH"; exit 1; }
+	@touch $@
+
 $(VENV)/.prometheus: | $(BIN)/python
 	@command -v promtool >/dev/null || { echo "· installing Debian's prometheus, whose promtool checks the alerts"; \
 	  apt-get update -qq; DEBIAN_FRONTEND=noninteractive \
@@ -53,7 +60,7 @@ demo: $(VENV)/.demo ## Real Envoy, stand-in models: what goes where and why, and
 run: $(VENV)/.demo ## The same mesh, kept up until Ctrl-C
 	@$(BIN)/python -m demo.run --keep
 
-test: $(VENV)/.test $(VENV)/.redis $(VENV)/.prometheus $(VENV)/.chromium ## Every test, the end-to-end ones against the real Envoy
+test: $(VENV)/.test $(VENV)/.redis $(VENV)/.prometheus $(VENV)/.chromium $(VENV)/.compose ## Every test, the end-to-end ones against the real Envoy
 	@$(BIN)/python -m pytest
 
 unit: $(VENV)/.test ## The tests that need no process and no socket

@@ -48,7 +48,9 @@ ENVIRON = {
         for kind, file in (("CERTIFICATE", "cert.pem"), ("KEY", "key.pem"), ("CA", "other.pem"))
     },
     "ROLLOUT_STORE": "rollouts.sqlite",
-    **{name: str(port) for port, name in enumerate(PORTS, start=1)},
+    "ROLLOUTS": "rollouts.sqlite",
+    # With room for the ports of workers.
+    **{name: str(1000 * number) for number, name in enumerate(PORTS, start=1)},
 }
 
 
