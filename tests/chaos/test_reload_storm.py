@@ -79,7 +79,7 @@ async def test_a_storm_under_load_fails_no_request_and_leaves_nothing_behind(tmp
     def text_of(number: int) -> str:
         router = f"{{router: {{type: embedded, threshold: 0.00{number // 10 % 2}}}, deadline: 20s}}"
         coding = ("vllm/coder", "vllm/next")[number % 2]
-        described = (CODING, "write code")[number // 5 % 2]
+        described = (reloaded.WRITING, "write code")[number // 5 % 2]
         return reloaded.a_file(coding=coding, described=described, routing=router)
 
     async with (

@@ -17,7 +17,7 @@ from ext_proc.config.load import load as load_file
 from ext_proc.envoy_config import render_bootstrap
 from tests.support.load import under_load
 from tests.support.mesh import CODING, LIMIT_S
-from tests.support.reloaded import Reloaded, a_file, reloaded_mesh
+from tests.support.reloaded import WRITING, Reloaded, a_file, reloaded_mesh
 from tests.support.rollout_traffic import Rollout
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -51,7 +51,7 @@ async def test_reloads_under_load_cost_no_request(reloaded: Reloaded) -> None:
     models = ("vllm/coder", "vllm/next")
     async with under_load(reloaded.mesh, by_policy_every=2) as load:
         for number in range(1, 6):
-            await reloaded.put(a_file(coding=models[number % 2], described=f"{CODING}, {number}"))
+            await reloaded.put(a_file(coding=models[number % 2], described=f"{WRITING}, {number}"))
             await load.decides(20)
     assert load.failures == []
     assert load.undecided == 0
@@ -171,7 +171,7 @@ async def test_a_config_map_is_followed_through_its_links(tmp_path: Path) -> Non
 
 
 async def test_a_rollout_goes_on_over_a_reload(reloaded: Reloaded) -> None:
-    def with_rollout(steps: str, canary: str = "vllm/next", described: str = CODING) -> str:
+    def with_rollout(steps: str, canary: str = "vllm/next", described: str = WRITING) -> str:
         rollout = f"rollout: {{canary: {canary}, steps: {steps}, start: manual, interval: 1h}}"
         return a_file(extra=rollout, described=described)
 

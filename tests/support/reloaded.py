@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.mesh import CODING, TRAVELLING, Mesh, running_mesh
+from tests.support.mesh import Mesh, running_mesh
+
+WRITING = "writing new functions, scripts, queries or boilerplate code from a description"
+"""Not what clients write: the file is shown at `/config`, and their texts are shown nowhere."""
 
 PROVIDERS = ("openai", "coder", "next")
 
@@ -18,7 +21,7 @@ PROVIDERS = ("openai", "coder", "next")
 def a_file(
     *,
     coding: str = "vllm/coder",
-    described: str = CODING,
+    described: str = WRITING,
     extra: str = "",
     providers: str = "",
     routing: str = "{router: {type: embedded, threshold: 0}, deadline: 20s}",
@@ -37,7 +40,7 @@ routing_preferences:
     models: [{coding}]
     {extra}
   - name: travel
-    description: {TRAVELLING!r}
+    description: planning trips and finding flights, hotels and trains
     models: [openai/gpt-4o-mini]
 routing: {routing}
 affinity: {{salt: reload-tests-salt}}
