@@ -34,7 +34,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Relo
 @pytest_asyncio.fixture(loop_scope="module")
 async def reloaded(shared: Reloaded) -> AsyncIterator[Reloaded]:
     """The mesh with its first text in force."""
-    async with asyncio.timeout(LIMIT_S):
+    async with asyncio.timeout(5 * LIMIT_S):
         if shared.file.read_text() != a_file():
             await shared.put(a_file())
         shared.mesh.forget()
@@ -162,7 +162,7 @@ async def test_a_config_map_is_followed_through_its_links(tmp_path: Path) -> Non
     publish("1", a_file())
     file = mount / "arch_config.yaml"
     file.symlink_to("..data/arch_config.yaml")
-    async with reloaded_mesh(tmp_path, "", file) as reloaded, asyncio.timeout(LIMIT_S):
+    async with reloaded_mesh(tmp_path, "", file) as reloaded, asyncio.timeout(5 * LIMIT_S):
         for version, model in (("2", "vllm/next"), ("3", "vllm/coder"), ("4", "vllm/next")):
             before = await reloaded.outcomes()
             publish(version, a_file(coding=model))
@@ -200,7 +200,7 @@ async def test_a_rollout_goes_on_over_a_reload(reloaded: Reloaded) -> None:
 
 async def test_a_provider_that_envoy_lacks_gets_nothing_until_envoy_has_it(tmp_path: Path) -> None:
     new = "  - {model: vllm/other, cluster: other, base_url: $NEXT_UPSTREAM}"
-    async with reloaded_mesh(tmp_path, a_file()) as reloaded, asyncio.timeout(LIMIT_S):
+    async with reloaded_mesh(tmp_path, a_file()) as reloaded, asyncio.timeout(5 * LIMIT_S):
         mesh = reloaded.mesh
         text = a_file(coding="vllm/other, vllm/coder", providers=new)
         async with under_load(mesh, by_policy_every=1) as load:
