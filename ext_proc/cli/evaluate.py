@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from ext_proc.cli.bad_input import BadInput
 from ext_proc.config import load
 from ext_proc.config.schema import RouterSection
 from ext_proc.core.errors import ConfigError, RouterError
@@ -38,7 +39,7 @@ file could not be used (what could be used is measured all the same). docs/evalu
 """
 
 
-class CannotEvaluate(Exception):
+class CannotEvaluate(BadInput):
     """Nothing can be measured. The text says why."""
 
 

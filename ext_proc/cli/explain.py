@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ext_proc import app
+from ext_proc.cli.bad_input import BadInput
 from ext_proc.core.errors import Reason
 from ext_proc.core.settings import Configuration
 from ext_proc.core.types import Dialect
@@ -15,10 +16,6 @@ from ext_proc.server.explaining import explain_live
 
 BAR_WIDTH = 24
 _NOT_SURE = (Reason.DOMAIN.value, Reason.UNSURE.value)
-
-
-class BadInput(Exception):
-    """The conversation given on the command line cannot be read."""
 
 
 def request_body(message: str | None, file: str | None, model: str | None) -> tuple[bytes, Dialect]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import json
 import os
 import secrets
@@ -12,30 +13,41 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import uvloop
-
-from ext_proc import __version__, app
-from ext_proc.admin.guard import Guard
-from ext_proc.cli import evaluate, explain, health, lint, rollout, top
-from ext_proc.config import load
-from ext_proc.config.source import Source
+from ext_proc import __version__
+from ext_proc.cli.bad_input import BadInput
 from ext_proc.core.errors import ConfigError, RouterError
-from ext_proc.core.settings import Address, Pipe
-from ext_proc.telemetry import log
-from ext_proc.workers.siblings import Siblings
-from ext_proc.workers.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from ext_proc.config.load import Loaded
+    from ext_proc.config.source import Source
+    from ext_proc.core.settings import Address, Pipe
 
 EXIT_OK = 0
 EXIT_NOT_READY = 1
 EXIT_BAD_CONFIG = 2
 SALT_BYTES = 32
 
+_OF_MODULES = {
+    "eval": ("measure a router on labelled conversations", "ext_proc.cli.evaluate"),
+    "lint-policies": (
+        "say which policies the router cannot tell apart, and what else is unclear to it",
+        "ext_proc.cli.lint",
+    ),
+    "rollout": ("show and steer the rollouts of a running server", "ext_proc.cli.rollout"),
+    "top": ("watch a running server in a terminal", "ext_proc.cli.top"),
+}
+"""Commands with modules of their own: a summary, and whose `add_arguments` says the rest."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status: 0, or 2 for a configuration or argument that cannot be used."""
-    arguments = _parser().parse_args(argv)
+    """Run one command; the exit status: 0, or 2 for a configuration or argument that cannot be used.
+
+    A command imports what it needs when it runs: the server's libraries alone take most of a second.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _parser(next(iter(argv), "")).parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
@@ -45,15 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RouterError as error:
         print(f"arch-ext-proc: {error}", file=sys.stderr)
         return 1
-    except explain.BadInput as error:
-        print(f"arch-ext-proc explain: {error}", file=sys.stderr)
-        return EXIT_BAD_CONFIG
-    except evaluate.CannotEvaluate as error:
+    except BadInput as error:
         print(f"arch-ext-proc {arguments.name}: {error}", file=sys.stderr)
         return EXIT_BAD_CONFIG
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(chosen: str) -> argparse.ArgumentParser:
+    """All commands, and the arguments of those whose own modules say them if it is the chosen one."""
     parser = argparse.ArgumentParser(
         prog="arch-ext-proc", description="Route LLM traffic through Envoy by natural-language policy."
     )
@@ -111,15 +121,10 @@ def _parser() -> argparse.ArgumentParser:
     explaining.add_argument("--session", metavar="ID", help="the session's pin, as in x-arch-session")
     explaining.add_argument("--json", action="store_true", help="print one JSON object")
 
-    summary = "measure a router on labelled conversations"
-    evaluate.add_arguments(commands.add_parser("eval", help=summary, description=f"{summary.capitalize()}."))
-
-    summary = "say which policies the router cannot tell apart, and what else is unclear to it"
-    lint.add_arguments(
-        commands.add_parser("lint-policies", help=summary, description=f"{summary.capitalize()}.")
-    )
-    rollout.add_parser(commands)
-    top.add_parser(commands)
+    for name, (summary, module) in _OF_MODULES.items():
+        added = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        if name == chosen:
+            importlib.import_module(module).add_arguments(added)
     return parser
 
 
@@ -131,12 +136,14 @@ def _command(
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
     parser.add_argument("file", metavar="FILE", type=Path, help="arch_config.yaml")
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, name=name)
     return parser
 
 
 def _address(text: str) -> Address | Pipe:
     """`host:port`, `[address]:port` for IPv6, or `unix:/path`."""
+    from ext_proc.core.settings import Address, Pipe
+
     if text.startswith("unix:/"):
         return Pipe(text.removeprefix("unix:"))
     host, _, port = text.rpartition(":")
@@ -145,12 +152,17 @@ def _address(text: str) -> Address | Pipe:
     return Address(host.removeprefix("[").removesuffix("]"), int(port))
 
 
-def _load(arguments: argparse.Namespace) -> load.Loaded:
+def _load(arguments: argparse.Namespace) -> Loaded:
+    from ext_proc.config import load
+
     salt = partial(secrets.token_bytes, SALT_BYTES)
     return load.load(arguments.file, os.environ, salt)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    from ext_proc.config.source import Source
+    from ext_proc.telemetry import log
+
     is_json = arguments.log_format == "json"
     if arguments.worker is not None:
         return _serve_as_worker(arguments, is_json)
@@ -159,20 +171,33 @@ def _serve(arguments: argparse.Namespace) -> int:
     loaded = source.load()
     if loaded.configuration.server.workers > 1:
         return _supervise(source, loaded)
-    return _run_server(lambda: app.serve(source, loaded))
+    return _run_server(_server(source, loaded))
+
+
+def _server(source: Source, loaded: Loaded, *more: Any) -> Callable[[], Coroutine[Any, Any, None]]:
+    from ext_proc import app
+
+    return lambda: app.serve(source, loaded, *more)
 
 
 def _serve_as_worker(arguments: argparse.Namespace, is_json: bool) -> int:
     """One of several: its place among them, and a salt that is the same for all, come from the parent."""
+    from ext_proc.config.source import Source
+    from ext_proc.telemetry import log
+    from ext_proc.workers.siblings import Siblings
+
     siblings = Siblings(socket.socket(fileno=arguments.worker))
     seat = siblings.seat
     log.configure(as_json=is_json, level=arguments.log_level, worker=seat.index)
     source = Source(arguments.file, os.environ, lambda: seat.salt)
     loaded = source.load()
-    return _run_server(lambda: app.serve(source, loaded, siblings))
+    return _run_server(_server(source, loaded, siblings))
 
 
-def _supervise(source: Source, loaded: load.Loaded) -> int:
+def _supervise(source: Source, loaded: Loaded) -> int:
+    from ext_proc.admin.guard import Guard
+    from ext_proc.workers.supervisor import Supervisor
+
     command = (sys.executable, *sys.orig_argv[1:], "--worker")
     guard = Guard(loaded.configuration.admin, lambda: None)
     supervisor = Supervisor(loaded.configuration, command, source.load, guard.check_host)
@@ -180,6 +205,8 @@ def _supervise(source: Source, loaded: load.Loaded) -> int:
 
 
 def _run_server(serve: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
+    import uvloop
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(serve()) or EXIT_OK
@@ -191,6 +218,11 @@ def _run_server(serve: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
 
 
 def _engine(arguments: argparse.Namespace) -> int:
+    import uvloop
+
+    from ext_proc import app
+    from ext_proc.telemetry import log
+
     log.configure(as_json=False)
     configuration = _load(arguments).configuration
     settings = configuration.router.causal_lm
@@ -211,20 +243,22 @@ def _engine(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from ext_proc.config import load
+    from ext_proc.rollouts.build import standings
+
     problems = load.check(arguments.file, os.environ)
     for problem in problems:
         print(problem)
     if any(not problem.is_warning for problem in problems):
         return EXIT_BAD_CONFIG
     print(f"{arguments.file}: ok")
-    for line in asyncio.run(app.standings(_load(arguments).configuration.rollouts)):
+    for line in asyncio.run(standings(_load(arguments).configuration.rollouts)):
         print(line)
     return EXIT_OK
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    # Envoy's typed messages take half a second and 12 MB to import, which no other command needs.
-    from ext_proc import envoy_config  # noqa: PLC0415
+    from ext_proc import envoy_config
 
     configuration = _load(arguments).configuration
     servers = tuple(arguments.server or configuration.server.endpoints)
@@ -248,6 +282,8 @@ def _render(arguments: argparse.Namespace) -> int:
 
 
 def _health(arguments: argparse.Namespace) -> int:
+    from ext_proc.cli import health
+
     if health.is_ready(_load(arguments).configuration.admin):
         return EXIT_OK
     print("arch-ext-proc health: not ready", file=sys.stderr)
@@ -255,6 +291,8 @@ def _health(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
+    from ext_proc.cli import explain
+
     configuration = _load(arguments).configuration
     body, dialect = explain.request_body(arguments.message, arguments.messages, arguments.model)
     explanation = asyncio.run(explain.explain(configuration, body, dialect, arguments.session))

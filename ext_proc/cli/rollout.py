@@ -38,10 +38,8 @@ class Failed(Exception):
     """The server did not do it; the text says why."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `rollout` and everything under it."""
-    summary = "show and steer the rollouts of a running server"
-    parser = commands.add_parser("rollout", help=summary, description=summary[0].upper() + summary[1:] + ".")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Everything under `rollout`."""
     under = parser.add_subparsers(required=True, metavar="WHAT")
     _add(under, "list", "every rollout in a line", _list, has_policy=False)
     _add(under, "show", "one rollout: what is declared, where it is, on what evidence", _show)

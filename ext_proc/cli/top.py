@@ -19,9 +19,7 @@ TIMEOUT_S = 5.0
 KEPT = 200
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    summary = "watch a running server in a terminal"
-    parser = commands.add_parser("top", help=summary, description=summary[0].upper() + summary[1:] + ".")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     url = os.environ.get("ARCH_ADMIN_URL", ADMIN_URL)
     parser.add_argument(
         "--admin", metavar="URL", default=url, help=f"the server's admin address (default: {url})"
