@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit e2e lint render screenshots format bench bench-router bench-rollout train clean
+.PHONY: help demo run test unit e2e lint render screenshots format fuzz bench bench-router bench-rollout train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -88,6 +88,10 @@ screenshots: $(VENV)/.test $(VENV)/.chromium ## Take the README's pictures of th
 
 format: $(VENV)/.test ## Lay the code out
 	@$(BIN)/ruff format .
+
+fuzz: $(VENV)/.test ## Search for inputs that break a promise: make fuzz DURATION=600, in seconds for each target
+	@for target in body_parsing body_splicing prompt_building verdict_parsing config_loading; do \
+	  $(BIN)/python -m tests.fuzz.run $$target -max_total_time=$(or $(DURATION),60) || exit 1; done
 
 bench: $(VENV)/.demo ## What this server adds to Envoy alone
 	@$(BIN)/python -m bench.run

@@ -16,9 +16,13 @@ _KEYS = {
     "listen": "socket",
     "message_timeout_s": "message_timeout",
     "request_timeout_s": "request_timeout",
+    "streams_bodies": "body_mode",
     "token_env": "token",
 }
 """What fields are called in the file, where it is not as here."""
+
+_OF_THE_SERVER = ("body_limit_bytes", "decision_window_bytes")
+"""What stands under `envoy` and counts here, from a restart on or at once."""
 
 
 def held(
@@ -33,7 +37,11 @@ def held(
         new,
         server=old.server,
         admin=old.admin,
-        envoy=replace(new.envoy, body_limit_bytes=limit),
+        envoy=replace(
+            new.envoy,
+            body_limit_bytes=limit,
+            decision_window_bytes=min(limit, new.envoy.decision_window_bytes),
+        ),
     )
     keys = [*_differences("server", old.server, new.server), *_addresses("admin", old.admin, new.admin)]
     if new.envoy.body_limit_bytes != limit:
@@ -56,7 +64,7 @@ def rendered_otherwise(began: Configuration, new: Configuration) -> tuple[str, .
     """
     keys = []
     for field in fields(new.envoy):
-        if field.name != "body_limit_bytes" and getattr(began.envoy, field.name) != getattr(
+        if field.name not in _OF_THE_SERVER and getattr(began.envoy, field.name) != getattr(
             new.envoy, field.name
         ):
             name = _KEYS.get(field.name, field.name)

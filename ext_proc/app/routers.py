@@ -129,7 +129,10 @@ async def build_live(configuration: Configuration) -> tuple[Live, Asker]:
     ready = await Routers().build(configuration)
     sessions = MemorySessions(configuration.sessions) if configuration.sessions.size else None
     limit = configuration.envoy.body_limit_bytes
-    live = Live(configuration.snapshot, ready.asker, limit, configuration.comparison, sessions)
+    window = configuration.envoy.decision_window_bytes
+    live = Live(
+        configuration.snapshot, ready.asker, limit, configuration.comparison, sessions, window_bytes=window
+    )
     return live, ready.asker
 
 

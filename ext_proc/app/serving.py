@@ -147,6 +147,7 @@ class Serving:
             router.in_use,
             self._pair_prefix,
             self._gone(snapshot),
+            window_bytes=new.envoy.decision_window_bytes,
         )
         if self._store is None:
             self._store = Store(live)

@@ -355,6 +355,8 @@ class Envoy(Section):
     request_timeout: Annotated[float, BeforeValidator(duration("1s", "24h"))] | None = None
     body_limit: Annotated[int, BeforeValidator(size("64KiB", "1GiB"))] = 32 << 20
     pass_cookies: bool = False
+    body_mode: Literal["buffered", "streamed"] = "buffered"
+    decision_window: Annotated[int, BeforeValidator(size("1KiB", "1GiB"))] | None = None
 
 
 def _listener_type(value: object) -> object:

@@ -159,6 +159,7 @@ def _envoy(draft: Draft, catalog: Catalog, report: Report) -> EnvoySettings:
         path = ("envoy", "admin", "port")
         mark = draft.document.mark(path if draft.was_written(path) else ("envoy", "listener", "port"))
         report.add(mark, f"Envoy's listener and admin both use port {admin.port}", "give one another port")
+    _check_decision_window(draft, report)
     return EnvoySettings(
         listener=Address(listener.address, listener.port),
         admin=Address(admin.address, admin.port) if admin is not None else None,
@@ -169,7 +170,22 @@ def _envoy(draft: Draft, catalog: Catalog, report: Report) -> EnvoySettings:
         failure_credential_env=catalog.failure_variable,
         pass_cookies=envoy.pass_cookies,
         ext_proc_tls=build_ext_proc_tls(draft),
+        streams_bodies=envoy.body_mode == "streamed",
+        decision_window_bytes=envoy.decision_window or envoy.body_limit,
     )
+
+
+def _check_decision_window(draft: Draft, report: Report) -> None:
+    envoy, path = draft.config.envoy, ("envoy", "decision_window")
+    if envoy.decision_window is None:
+        return
+    if envoy.body_mode == "buffered":
+        problem, hint = '"decision_window" is for streamed bodies', "add body_mode: streamed, or leave it out"
+    elif envoy.decision_window > envoy.body_limit:
+        problem, hint = '"decision_window" is above "body_limit"', "raise body_limit as well"
+    else:
+        return
+    report.add(draft.document.mark(path), problem, hint)
 
 
 def _arch_listener(draft: Draft, report: Report) -> tuple[Path, ArchListener] | None:

@@ -1,8 +1,7 @@
-"""The state machine of one ext_proc stream, in either role, without any I/O.
+"""The state machine of one ext_proc stream whose body is BUFFERED, in any role, without any I/O.
 
 Envoy opens one gRPC stream per HTTP request and sends messages in the order of the request's parts;
-every message gets exactly one answer, in order. With this project's filter (body BUFFERED) the
-dialogue is:
+every message gets exactly one answer, in order. (`streaming.py` is for bodies that come in pieces.)
 
     state     event                              action              next
     HEADERS   headers of no LLM call             Pass                DONE
@@ -54,9 +53,10 @@ class RequestHeaders:
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """The whole body: in BUFFERED mode there is one such message."""
+    """The whole body in BUFFERED mode, a piece of it in FULL_DUPLEX_STREAMED; the last one `ends_request`."""
 
     body: bytes = field(repr=False)
+    ends_request: bool = True
 
 
 class Part(Enum):
@@ -127,13 +127,16 @@ class AwaitBody:
 class Decide:
     """Everything needed is here: decide, and answer `part` with the mutation.
 
-    When that is the headers, no body is wanted after them.
+    When that is the headers, no body is wanted after them, unless the body `is_streamed`: then the headers
+    were kept waiting for it. `is_head`: there is more of it than `body` holds.
     """
 
     part: Part
     dialect: Dialect
     headers: RequestHeaders
     body: bytes = field(repr=False)
+    is_streamed: bool = False
+    is_head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,7 @@ class Exchange:
                 return self._receive_headers(event)
             case RequestHeaders():
                 return Acknowledge(Part.REQUEST_HEADERS)
-            case RequestBody(body):
+            case RequestBody(body, _):
                 return self._receive_body(body)
             case AnswerHeaders():
                 return Acknowledge(Part.RESPONSE_HEADERS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from ext_proc.core import headers, inline, spans
+from ext_proc.core.head import removals
 from ext_proc.core.paths import upstream_path
 from ext_proc.core.spans import Edit
 from ext_proc.core.types import Decision, LlmCall, Retry, Target, copies_cluster
@@ -20,12 +21,14 @@ provider's own key overwrites it or its `passthrough_auth` says that the client'
 class Mutation:
     """What Envoy is told to change. `body` is None when it stays as it is.
 
-    It holds a provider's key and a client's words, so it shows neither.
+    Of a body whose head alone is here, `body` is that head, and `streamed_model` what is to be the model of
+    all of it, as it passes. It holds a provider's key and a client's words, so it shows neither.
     """
 
     set: tuple[tuple[str, bytes], ...] = field(repr=False)
     remove: tuple[str, ...] = ()
     body: bytes | None = field(default=None, repr=False)
+    streamed_model: str | None = None
 
 
 def for_decision(decision: Decision, path: str) -> Mutation:
@@ -94,6 +97,15 @@ def rewrite_body(body: bytes, call: LlmCall, model: str) -> bytes:
         body = spans.apply(body, inline.removals(body))
     edits = _model_edits(body, model, call.model)
     return spans.apply(body, edits) if edits else body
+
+
+def with_head(mutation: Mutation, head: bytes, call: LlmCall, model: str | None) -> Mutation:
+    """The same mutation for a body of which only the head is here. `model` None: the body keeps its own.
+
+    Inline policies go as far as they are here.
+    """
+    edits = removals(head) if call.inline_policies is not None else []
+    return replace(mutation, body=spans.apply(head, edits) if edits else None, streamed_model=model)
 
 
 def set_model(body: bytes, model: str) -> bytes:

@@ -243,7 +243,8 @@ class EnvoySettings:
 
     `failure_credential_env` names the environment variable of the Envoy process that holds the
     default provider's key, for requests that reach no ext_proc server. None: that provider has no
-    key, or one that does not come from a variable.
+    key, or one that does not come from a variable. `streams_bodies`: bodies come to the server in pieces,
+    and it waits for `decision_window_bytes` of each.
     """
 
     listener: Address
@@ -255,6 +256,8 @@ class EnvoySettings:
     failure_credential_env: str | None
     pass_cookies: bool = False
     ext_proc_tls: ExtProcTls = ExtProcTls()
+    streams_bodies: bool = False
+    decision_window_bytes: int = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)

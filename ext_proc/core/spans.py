@@ -2,8 +2,8 @@
 
 A JSON parser would lose the client's bytes: duplicate keys, escapes, number formats, white space.
 This scanner finds the members of one object by position and never interprets values. It expects
-bytes that a strict JSON parser has accepted; on anything else its answer means nothing, but it
-still ends.
+bytes that a strict JSON parser has accepted, or the head of such; on anything else its answer means
+nothing, but it still ends.
 
 All patterns are possessive (`++`, `*+`): a megabyte of text is one step and nothing backtracks. Each
 bracket and each member is a step too, of about a microsecond: `is_intricate` bounds how many there are.
@@ -21,10 +21,10 @@ _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _KEY = re.compile(rb"[\s,{]*+(" + _STRING + rb")\s*+:\s*+", re.DOTALL)
 _SCALAR = re.compile(_STRING + rb"|[^\s,\]}]++", re.DOTALL)
 _EMPTY_FROM = re.compile(rb"\s*+\}")
-_TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
+TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
 _AFTER_MODEL = re.compile(rb'"model"\s*+:\s*+(' + _STRING + rb")", re.DOTALL)
 
-_MAX_MARKS = 500_000
+MAX_MARKS = 500_000
 """How many brackets open and colons stand in a body that is still read. A body of 32 MiB that is nothing
 else would hold the event loop for many seconds and a gigabyte of memory, at 26 bytes of it per byte; a
 conversation of 5 MB has about 100,000."""
@@ -54,9 +54,9 @@ def is_intricate(body: bytes) -> bool:
 
     What stands inside of strings counts too: telling it apart would be the work that this avoids.
     """
-    if len(body) <= _MAX_MARKS:
+    if len(body) <= MAX_MARKS:
         return False
-    return body.count(b"{") + body.count(b"[") + body.count(b":") > _MAX_MARKS
+    return body.count(b"{") + body.count(b"[") + body.count(b":") > MAX_MARKS
 
 
 def members(body: bytes, at: int = 0) -> Iterator[Member]:
@@ -64,7 +64,7 @@ def members(body: bytes, at: int = 0) -> Iterator[Member]:
     position = body.index(b"{", at)
     while match := _KEY.match(body, position):
         value_start = match.end()
-        position = _end_of_value(body, value_start)
+        position = end_of_value(body, value_start)
         yield Member(_text(match[1]), match.start(1), value_start, position)
 
 
@@ -130,17 +130,20 @@ def apply(body: bytes, edits: list[Edit]) -> bytes:
     return b"".join(pieces)
 
 
-def _end_of_value(body: bytes, at: int) -> int:
+def end_of_value(body: bytes, at: int) -> int:
     if body[at : at + 1] not in (b"{", b"["):
         match = _SCALAR.match(body, at)
         return match.end() if match else len(body)
     depth = 0
     while True:
-        depth += 1 if body[at : at + 1] in (b"{", b"[") else -1
+        mark = body[at : at + 1]
+        if mark == b'"':  # A string without an end: there is no more than a head of the body.
+            return len(body)
+        depth += 1 if mark in (b"{", b"[") else -1
         at += 1
         if depth == 0:
             return at
-        match = _TO_BRACKET.match(body, at)
+        match = TO_BRACKET.match(body, at)
         at = match.end() if match else len(body)
         if at >= len(body):
             return len(body)
@@ -148,5 +151,8 @@ def _end_of_value(body: bytes, at: int) -> int:
 
 def _text(quoted: bytes) -> str:
     if b"\\" in quoted:
-        return str(orjson.loads(quoted))
+        try:
+            return str(orjson.loads(quoted))
+        except orjson.JSONDecodeError:
+            pass  # Of the head of a body no parser has seen the escapes.
     return quoted[1:-1].decode("utf-8", "replace")

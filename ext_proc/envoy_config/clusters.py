@@ -21,6 +21,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     HealthCheckGrpcHealthCheck,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
+    KeepaliveSettings,
     PathConfigSource,
     TransportSocket,
 )
@@ -55,7 +56,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.v3 import Percent
 
 from ext_proc.core import headers
-from ext_proc.core.settings import Address, Configuration, Pipe, Upstream
+from ext_proc.core.settings import Address, Configuration, EnvoySettings, Pipe, Upstream
 from ext_proc.core.types import Target, copies_cluster
 from ext_proc.envoy_config.filters import shadow_ext_proc, upstream_codec
 from ext_proc.envoy_config.typed import address, exactly, overwrite, pack, seconds
@@ -75,12 +76,16 @@ MANY = 1 << 20
 """Envoy's default circuit breakers stop at 1,024 requests: that many open LLM streams are no fault."""
 
 HEALTH_INTERVAL_S = 1.0
+HEALTH_INTERVAL_STREAMED_S = 0.25
 HEALTH_FAILURES = 2
 UNHEALTHY_INTERVAL_S = 0.5
 """A server that died, hangs or drains is out of rotation after some two seconds, and back in half a one."""
 
 IDLE_TIMEOUT_S = 60.0
 """Shorter than the providers' own, so that no request is sent on a connection about to be closed."""
+
+PING_INTERVAL_S = 1.0
+PING_TIMEOUT_S = 1.0
 
 _H2_WINDOW_BYTES = 1 << 24
 SDS_NAME = "arch_ext_proc"
@@ -135,6 +140,8 @@ def server(configuration: Configuration, servers: tuple[Address | Pipe, ...]) ->
     when it was the last: at a panic threshold of 0 Envoy asks none rather than one that is unhealthy.
     Retries would do less: those of a request that finds no server took the whole message timeout.
     """
+    # Envoy does not fail open for a body that is on its way to a server, so it must learn sooner.
+    interval_s = HEALTH_INTERVAL_STREAMED_S if configuration.envoy.streams_bodies else HEALTH_INTERVAL_S
     return Cluster(
         name=configuration.envoy.ext_proc_cluster,
         connect_timeout=seconds(SERVER_CONNECT_TIMEOUT_S),
@@ -144,8 +151,8 @@ def server(configuration: Configuration, servers: tuple[Address | Pipe, ...]) ->
         health_checks=[
             HealthCheck(
                 timeout=seconds(HEALTH_INTERVAL_S),
-                interval=seconds(HEALTH_INTERVAL_S),
-                no_traffic_interval=seconds(HEALTH_INTERVAL_S),
+                interval=seconds(interval_s),
+                no_traffic_interval=seconds(interval_s),
                 unhealthy_interval=seconds(UNHEALTHY_INTERVAL_S),
                 unhealthy_threshold=HEALTH_FAILURES,
                 healthy_threshold=1,
@@ -162,6 +169,7 @@ def server(configuration: Configuration, servers: tuple[Address | Pipe, ...]) ->
                         http2_protocol_options=Http2ProtocolOptions(
                             initial_stream_window_size=_H2_WINDOW_BYTES,
                             initial_connection_window_size=_H2_WINDOW_BYTES,
+                            connection_keepalive=_keepalive(configuration.envoy),
                         )
                     ),
                 )
@@ -225,6 +233,17 @@ def _has_name(name: str) -> SubjectAltNameMatcher:
     elif "://" in name:
         kind = SubjectAltNameMatcherSanType.URI
     return SubjectAltNameMatcher(san_type=kind, matcher=exactly(name))
+
+
+def _keepalive(envoy: EnvoySettings) -> KeepaliveSettings | None:
+    """Pings that a frozen server leaves unanswered, so that its streams end.
+
+    Envoy's message timeout, which ends them otherwise, does not count while bodies are streamed.
+    """
+    if not envoy.streams_bodies:
+        return None
+    timeout_s = max(PING_TIMEOUT_S, envoy.message_timeout_s)
+    return KeepaliveSettings(interval=seconds(PING_INTERVAL_S), timeout=seconds(timeout_s))
 
 
 def _provider(

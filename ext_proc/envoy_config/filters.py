@@ -82,9 +82,14 @@ def ext_proc(configuration: Configuration) -> HttpFilter:
     processor.failure_mode_allow = True
     # The server refuses no request, so nothing that speaks in its place shall either.
     processor.disable_immediate_response = True
-    processor.allow_mode_override = True
-    # The one override that the server sends: no body for what is no LLM call.
-    processor.allowed_override_modes = [_mode(_NONE)]
+    if configuration.envoy.streams_bodies:
+        processor.processing_mode = _mode(ProcessingModeBodySendMode.FULL_DUPLEX_STREAMED, trailers=_SEND)
+        # Envoy cannot fail open once it has sent some of a body: clients try again at this status.
+        processor.status_on_error = HttpStatus(code=StatusCode.ServiceUnavailable)
+    else:
+        processor.allow_mode_override = True
+        # The one override that the server sends: no body for what is no LLM call.
+        processor.allowed_override_modes = [_mode(_NONE)]
     processor.metadata_options = MetadataOptions(
         receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[headers.METADATA_NAMESPACE])
     )
@@ -199,11 +204,11 @@ def _forward(names: tuple[str, ...]) -> HeaderForwardingRules:
     )
 
 
-def _mode(body: ProcessingModeBodySendMode) -> ProcessingMode:
+def _mode(body: ProcessingModeBodySendMode, trailers: ProcessingModeHeaderSendMode = _SKIP) -> ProcessingMode:
     return ProcessingMode(
         request_header_mode=_SEND,
         request_body_mode=body,
-        request_trailer_mode=_SKIP,
+        request_trailer_mode=trailers,
         response_header_mode=_SKIP,
         response_body_mode=_NONE,
         response_trailer_mode=_SKIP,

@@ -32,6 +32,8 @@ def manifests(
         raise CannotRender(
             f"{text}: write server.trust_network: true, and let a NetworkPolicy keep others out"
         )
+    if configuration.envoy.streams_bodies:
+        raise CannotRender("Envoy Gateway is rendered for buffered bodies only: leave out envoy.body_mode")
     reached = tuple(server for server in servers if isinstance(server, Address))
     if len(reached) < len(servers):
         raise CannotRender("Envoy's pods share no socket with the server: write --server HOST:PORT")

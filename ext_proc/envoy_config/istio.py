@@ -10,6 +10,7 @@ from ext_proc.core.settings import Address, Configuration, Pipe, Upstream
 from ext_proc.envoy_config import clusters, filters, routes
 from ext_proc.envoy_config.break_log import break_log
 from ext_proc.envoy_config.chains import chains
+from ext_proc.envoy_config.listener import buffer_limit
 from ext_proc.envoy_config.manifests import NAME, CannotRender, Manifest, Place, is_name, label, manifest
 from ext_proc.envoy_config.typed import as_dict
 
@@ -195,7 +196,7 @@ def _patch(to: str, where: Mapping[str, Any], operation: str, value: Mapping[str
 
 
 def _limit(configuration: Configuration) -> dict[str, int]:
-    return {"per_connection_buffer_limit_bytes": configuration.envoy.body_limit_bytes}
+    return {"per_connection_buffer_limit_bytes": buffer_limit(configuration)}
 
 
 def _listener(port: int, network_filter: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -46,6 +46,18 @@ The reason is the response's, because only that tells of requests that reached n
 """
 
 
+STREAMED_PIECE_BYTES = 1 << 20
+"""The most that Envoy sends the server at once of a streamed body: its own default."""
+
+
+def buffer_limit(configuration: Configuration) -> int:
+    """BUFFERED bodies above this get 413 from Envoy itself; its own default is 1 MiB."""
+    envoy = configuration.envoy
+    return (
+        min(STREAMED_PIECE_BYTES, envoy.body_limit_bytes) if envoy.streams_bodies else envoy.body_limit_bytes
+    )
+
+
 def listener(configuration: Configuration) -> Listener:
     """A plain HTTP listener. A mesh puts its own TLS in front, or pastes the filter into its own."""
     envoy = configuration.envoy
@@ -73,8 +85,7 @@ def listener(configuration: Configuration) -> Listener:
     return Listener(
         name="llm",
         address=address(envoy.listener),
-        # BUFFERED bodies above this get 413 from Envoy itself; its own default is 1 MiB.
-        per_connection_buffer_limit_bytes=envoy.body_limit_bytes,
+        per_connection_buffer_limit_bytes=buffer_limit(configuration),
         filter_chains=[
             FilterChain(
                 filters=[

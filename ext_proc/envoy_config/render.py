@@ -22,7 +22,7 @@ from ext_proc.envoy_config import clusters, filters, gateway, istio, routes
 from ext_proc.envoy_config.break_log import break_log
 from ext_proc.envoy_config.chains import chains
 from ext_proc.envoy_config.clusters import SYSTEM_CA_FILE
-from ext_proc.envoy_config.listener import listener
+from ext_proc.envoy_config.listener import buffer_limit, listener
 from ext_proc.envoy_config.manifests import Place, as_yaml
 from ext_proc.envoy_config.typed import address, as_dict
 
@@ -67,7 +67,6 @@ def render_filter(
     configuration: Configuration, servers: tuple[Address | Pipe, ...], *, ca_file: str = SYSTEM_CA_FILE
 ) -> str:
     """The pieces for an existing Envoy, each under a comment that says where it goes."""
-    envoy = configuration.envoy
     ours = [
         clusters.server(configuration, servers),
         *clusters.shadows(configuration, ca_file),
@@ -98,8 +97,10 @@ def render_filter(
             {"routes": _dicts(routes.routes(configuration))},
         ),
         (
-            "In the listener: larger bodies get 413 from Envoy.",
-            {"per_connection_buffer_limit_bytes": envoy.body_limit_bytes},
+            "In the listener: larger bodies get 413 from Envoy."
+            if not configuration.envoy.streams_bodies
+            else "In the listener: bodies come to the server in pieces of at most this size.",
+            {"per_connection_buffer_limit_bytes": buffer_limit(configuration)},
         ),
         (
             "In static_resources (or your xDS): the ext_proc servers"

@@ -84,6 +84,9 @@ def routes(configuration: Configuration) -> list[Route]:
             *headers.OF_THE_PROVIDERS_HOP,
             *([] if passes else [set_cookie]),
         ]
+        if configuration.envoy.streams_bodies:
+            # What may be sent again or copied; the listener's own limit is that of a piece.
+            route.request_body_buffer_limit = configuration.envoy.body_limit_bytes
     return found
 
 

@@ -48,7 +48,9 @@ async def rewrite_copy(request: Decide, target: Target, limit_bytes: int) -> Mut
 
 
 async def json_of(request: Decide, limit_bytes: int) -> bytes | None:
-    """The JSON object in a request's body; None when there is none."""
+    """The JSON object in a request's body; None when there is none, or only its head is here."""
+    if request.is_head:
+        return None
     body: bytes | Reason = request.body
     if encoding := request.headers.content_encoding:
         body = await asyncio.to_thread(encodings.decode, request.body, encoding, limit_bytes)

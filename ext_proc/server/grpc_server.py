@@ -65,6 +65,8 @@ class GrpcServer:
                 ("grpc.max_send_message_length", limit),
                 # Two servers must not share a port unknowingly: the second one fails at start.
                 ("grpc.so_reuseport", 0),
+                # Envoy may ping once a second, which gRPC takes for an attack unless it is told.
+                ("grpc.http2.max_ping_strikes", 0),
             ]
         )
         handler = grpc.stream_stream_rpc_method_handler(

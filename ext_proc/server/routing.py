@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from time import monotonic, perf_counter
 
-from ext_proc.core import affinity, encodings, envoy_side, parse, rewrite
+from ext_proc.core import affinity, encodings, envoy_side, head, parse, rewrite
 from ext_proc.core.copying import CopyBounds
 from ext_proc.core.decide import Question, decide, question_of, settle_or_ask, stay
 from ext_proc.core.errors import Reason
@@ -45,6 +45,7 @@ class Live:
     meet. `gone` has targets of configurations before, which
     requests that were decided then may still go to. `lacks` names what the Envoy lacks that this is made for,
     and `views` holds what is made for Envoys that were seen, by what they say they have: None for this.
+    `window_bytes` is how much of a streamed body is waited for (None: as much as `body_limit_bytes`).
     """
 
     snapshot: Snapshot
@@ -57,6 +58,7 @@ class Live:
     pair_prefix: str = ""
     gone: Mapping[str, Target] = field(default_factory=dict)
     lacks: tuple[str, ...] = ()
+    window_bytes: int | None = None
     views: dict[str, Live | None] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def target(self, name: str) -> Target | None:
@@ -93,7 +95,8 @@ async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tupl
     content = await _unpacked(live, request)
     if isinstance(content, Reason):
         return fall_back(live, request, content, started)
-    call = parse.parse_call(request.dialect, content)
+    read = head.read if request.is_head else parse.parse_call
+    call = read(request.dialect, content)
     if isinstance(call, Reason):
         return fall_back(live, request, call, started)
     answer = settle_or_ask(live.snapshot, call)
@@ -101,11 +104,20 @@ async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tupl
         caller = _caller(live.snapshot, request.headers)
         decision, verdict, router_s = await _decided(live, answer, call, caller)
         answer, refused = _observed(decision, call, request, bounds, live.pair_prefix)
-    mutation = rewrite.for_decision(answer, request.headers.path)
-    body = rewrite.rewrite_body(content, call, answer.target.model)
-    if body is not content:
-        mutation = rewrite.with_body(mutation, body, was_encoded=content is not request.body)
+    mutation = _rewritten(request, content, call, answer)
     return mutation, Outcome(answer, perf_counter() - started, verdict, router_s, refused)
+
+
+def _rewritten(request: Decide, content: bytes, call: LlmCall, decision: Decision) -> Mutation:
+    mutation = rewrite.for_decision(decision, request.headers.path)
+    if request.is_head:
+        # A model that the head does not tell may still come, and embeddings keep theirs.
+        keeps_model = decision.reason is Reason.EMBEDDINGS
+        return rewrite.with_head(mutation, content, call, None if keeps_model else decision.target.model)
+    body = rewrite.rewrite_body(content, call, decision.target.model)
+    if body is content:
+        return mutation
+    return rewrite.with_body(mutation, body, was_encoded=content is not request.body)
 
 
 def _observed(
@@ -121,6 +133,8 @@ def _observed(
         return decision, None
     if call.is_stateful:
         return replace(decision, shadow=None), (shadow, CopyRefusal.STATEFUL)
+    if request.is_head:
+        return replace(decision, shadow=None), (shadow, CopyRefusal.BODY)
     targets = [shadow.target, *([decision.noise] if decision.noise else [])]
     copies = [(pair, target.name) for target in targets]
     refusal = bounds.admit(decision.policy or "", shadow, copies, len(request.body), monotonic())
@@ -165,7 +179,9 @@ def _caller(snapshot: Snapshot, given: RequestHeaders) -> Caller:
 
 async def _unpacked(live: Live, request: Decide) -> bytes | Reason:
     encoding = request.headers.content_encoding
-    if not encoding:
+    if not encoding or encoding.strip().lower() == "identity":
         return request.body
+    if request.is_head:
+        return Reason.BODY_TOO_LARGE
     # zlib and its like release the GIL: other requests go on meanwhile.
     return await asyncio.to_thread(encodings.decode, request.body, encoding, live.body_limit_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -12,13 +12,16 @@ import grpc
 from ext_proc.core import headers
 from ext_proc.core.copying import CopyBounds
 from ext_proc.core.errors import Reason
-from ext_proc.core.exchange import Acknowledge, AwaitBody, Decide, Event, Exchange, Pass
+from ext_proc.core.exchange import Acknowledge, AwaitBody, Classify, Decide, Event, Exchange, Pass
+from ext_proc.core.parse import dialect_of
+from ext_proc.core.streaming import StreamedExchange
 from ext_proc.core.traceparent import Parent, parse_traceparent
 from ext_proc.server import wire
 from ext_proc.server.attempts import rewrite_attempt
 from ext_proc.server.copies import classify_copy, rewrite_copy
 from ext_proc.server.observing import CopyAnswer, Observing
 from ext_proc.server.routing import Live, fall_back, route_request
+from ext_proc.server.streaming import Rule, Ruling, serve_streamed
 from ext_proc.telemetry import Telemetry
 
 
@@ -56,27 +59,45 @@ class Servicer:
             elif role == headers.ROLE_OBSERVE:
                 await self._observing.observe(live, context)
             elif role == headers.ROLE_ATTEMPT:
-                exchange = Exchange(classify_copy)
-                await self._serve(context, exchange, lambda request: self._rewrite_attempt(live, request))
+                rule = lambda request: self._rewrite_attempt(live, request)  # noqa: E731
+                await self._serve(live, context, classify_copy, rule)
             else:
                 parent = parse_traceparent(metadata.get("traceparent", ""))
                 seen = live.as_seen_by(metadata.get(headers.ENVOY_HAS))
                 if seen.lacks:
                     self._telemetry.envoy_lacked()
-                await self._serve(context, Exchange(), lambda request: self._decide(seen, request, parent))
+                rule = lambda request: self._decide(seen, request, parent)  # noqa: E731
+                await self._serve(live, context, dialect_of, rule)
         finally:
             live.in_use.end()
             self._telemetry.stream_closed()
 
     async def _serve(
         self,
+        live: Live,
         context: Any,
-        exchange: Exchange,
-        decide: Callable[[Decide], Awaitable[bytes]],
+        classify: Classify,
+        rule: Rule,
         see: Callable[[Event], None] = lambda _: None,
     ) -> None:
-        """One answer per message, in order, until Envoy ends the stream. `see` is shown each event."""
-        while (message := await context.read()) is not grpc.aio.EOF:
+        """Serve one stream until Envoy ends it, in the mode that its first message tells.
+
+        `see` is shown each event.
+        """
+        message = await context.read()
+        if message is not grpc.aio.EOF and wire.is_streamed(message):
+            limit = live.body_limit_bytes
+            window = limit if live.window_bytes is None else live.window_bytes
+            exchange = StreamedExchange(window, classify)
+            await serve_streamed(context, message, exchange, self._telemetry, rule)
+        else:
+            await self._serve_buffered(context, message, Exchange(classify), rule, see)
+
+    async def _serve_buffered(
+        self, context: Any, message: Any, exchange: Exchange, rule: Rule, see: Callable[[Event], None]
+    ) -> None:
+        """One answer per message, in order."""
+        while message is not grpc.aio.EOF:
             event = wire.read(message)
             # It holds a second copy of the body, for which nobody has a use while the router thinks.
             del message
@@ -95,28 +116,29 @@ class Servicer:
                 case Acknowledge(part):
                     answer = wire.ACKNOWLEDGE[part]
                 case Decide() as request:
-                    answer = await decide(request)
+                    answer = (await rule(request)).answer
             await context.write(answer)
+            message = await context.read()
 
-    async def _decide(self, live: Live, request: Decide, parent: Parent | None) -> bytes:
+    async def _decide(self, live: Live, request: Decide, parent: Parent | None) -> Ruling:
         started = perf_counter()
         try:
             mutation, outcome = await route_request(live, request, self._bounds)
-            answer = wire.write(request.part, mutation, outcome.decision)
+            answer = wire.write(request, mutation, outcome.decision)
         except asyncio.CancelledError:
             self._telemetry.abandoned(request.headers.request_id)
             raise
         except Exception as error:  # noqa: BLE001 - a bug of ours must not cost the client its request
             self._telemetry.bug(error, request.headers.request_id)
             mutation, outcome = fall_back(live, request, Reason.INTERNAL_ERROR, started)
-            answer = wire.write(request.part, mutation, outcome.decision)
+            answer = wire.write(request, mutation, outcome.decision)
         try:
             self._telemetry.decided(request, outcome, parent)
         except Exception as error:  # noqa: BLE001 - what cannot be counted is decided all the same
             self._telemetry.bug(error, request.headers.request_id)
-        return answer
+        return Ruling(answer, mutation)
 
-    async def _rewrite_attempt(self, live: Live, request: Decide) -> bytes:
+    async def _rewrite_attempt(self, live: Live, request: Decide) -> Ruling:
         try:
             target = live.target(request.headers.attempt)
             mutation = await rewrite_attempt(request, target, live.snapshot, live.body_limit_bytes)
@@ -124,17 +146,19 @@ class Servicer:
             self._telemetry.bug(error, request.headers.request_id)
             mutation = None
         self._telemetry.attempted(request, is_refused=mutation is None)
-        return wire.REFUSE if mutation is None else wire.write(request.part, mutation, None)
+        if mutation is None:
+            return Ruling(wire.REFUSE)
+        return Ruling(wire.write(request, mutation, None), mutation)
 
     async def _copy(self, live: Live, name: str, context: Any) -> None:
         answer = CopyAnswer(self._observing, live, name, self._bounds)
-        rewrite = lambda request: self._rewrite_copy(live, name, request, answer)  # noqa: E731
+        rule = lambda request: self._rewrite_copy(live, name, request, answer)  # noqa: E731
         try:
-            await self._serve(context, Exchange(classify_copy), rewrite, answer.see)
+            await self._serve(live, context, classify_copy, rule, answer.see)
         finally:
             answer.finish()
 
-    async def _rewrite_copy(self, live: Live, name: str, request: Decide, answer: CopyAnswer) -> bytes:
+    async def _rewrite_copy(self, live: Live, name: str, request: Decide, answer: CopyAnswer) -> Ruling:
         target = live.target(name)
         try:
             mutation = await rewrite_copy(request, target, live.body_limit_bytes) if target else None
@@ -144,6 +168,6 @@ class Servicer:
         if mutation is None:
             self._telemetry.copy_dropped(name if target else "")
             answer.dropped(request)
-            return wire.DROP
+            return Ruling(wire.DROP)
         answer.sent(request, mutation.body or b"")
-        return wire.write(request.part, mutation, None)
+        return Ruling(wire.write(request, mutation, None), mutation)

@@ -19,6 +19,7 @@ from ext_proc.core.exchange import (
     AnswerBody,
     AnswerHeaders,
     BrokenOff,
+    Decide,
     Event,
     Other,
     Part,
@@ -68,11 +69,16 @@ def deserialize(data: bytes) -> Any:
     return pb.ProcessingRequest.FromString(data)
 
 
+def is_streamed(message: Any) -> bool:
+    """Whether Envoy, in a stream's first message, says that it sends the request's body in pieces."""
+    return bool(message.protocol_config.request_body_mode == _MODE.FULL_DUPLEX_STREAMED)
+
+
 def read(message: Any) -> Event | None:
     """A message to an event; None for a kind that this version of the protocol does not name."""
     kind = message.WhichOneof("request")
     if kind == "request_body":
-        return RequestBody(message.request_body.body)
+        return RequestBody(message.request_body.body, message.request_body.end_of_stream)
     if kind == "request_headers":
         return _read_headers(message.request_headers)
     if kind == "response_headers":
@@ -142,14 +148,14 @@ def read_logs(message: Any) -> Iterator[BrokenOff]:
         )
 
 
-def write(part: Part, mutation: Mutation, decision: Decision | None) -> bytes:
+def write(request: Decide, mutation: Mutation, decision: Decision | None) -> bytes:
     """The answer that carries out a mutation; with a decision, a fresh choice of route and metadata too.
 
     Envoy chooses its route again only when the same answer changes a header (a decision always does),
-    and never for an upstream filter.
+    and never for an upstream filter. The body of a streamed request follows in pieces of its own.
     """
     answer = pb.ProcessingResponse()
-    common = getattr(answer, _FIELDS[part]).response
+    common = getattr(answer, _FIELDS[request.part]).response
     changes = common.header_mutation
     add = changes.set_headers.add
     for name, value in mutation.set:
@@ -158,13 +164,22 @@ def write(part: Part, mutation: Mutation, decision: Decision | None) -> bytes:
         option.header.raw_value = value
     if mutation.remove:
         changes.remove_headers.extend(mutation.remove)
-    if mutation.body is not None:
+    if mutation.body is not None and not request.is_streamed:
         common.body_mutation.body = mutation.body
     if decision is not None:
         common.clear_route_cache = True
         _write_metadata(answer.dynamic_metadata, decision)
-        if part is Part.REQUEST_HEADERS:
+        if request.part is Part.REQUEST_HEADERS and not request.is_streamed:
             answer.mode_override.CopyFrom(_NO_BODY)
+    data: bytes = answer.SerializeToString()
+    return data
+
+
+def write_piece(body: bytes, ends: bool) -> bytes:
+    """A piece of the request's body in FULL_DUPLEX_STREAMED mode."""
+    answer = pb.ProcessingResponse()
+    piece = answer.request_body.response.body_mutation.streamed_response
+    piece.body, piece.end_of_stream = body, ends
     data: bytes = answer.SerializeToString()
     return data
 

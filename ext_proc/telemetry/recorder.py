@@ -107,6 +107,11 @@ class Telemetry:
             registry=registry,
         )
         self._calls = counter("llm_calls", "LLM calls read, by API dialect.", "dialect")
+        self._heads = Counter(
+            f"{_PREFIX}_decided_by_head",
+            "Requests decided by the head of a body that is longer than the decision window.",
+            registry=registry,
+        )
         self._passed = Counter(
             f"{_PREFIX}_passed", "Requests that are no LLM call and went on unread.", registry=registry
         )
@@ -318,6 +323,8 @@ class Telemetry:
             body = request.body[:MAX_CONTENT_BYTES].decode("utf-8", "replace")
             log.event(logging.INFO, "content", request_id=request.headers.request_id, body=body)
         self._calls.at(request.dialect.value).inc()
+        if request.is_head:
+            self._heads.inc()
         self._decision_s.observe(outcome.total_s)
         if outcome.router_s is not None:
             self._router_s.observe(outcome.router_s)

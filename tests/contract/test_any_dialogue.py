@@ -27,6 +27,7 @@ ROLES = st.sampled_from(
         (("x-arch-role", "route"),),
         (("x-arch-role", "shadow"), ("x-arch-target", "openai/large")),
         (("x-arch-role", "shadow"),),
+        (("x-arch-role", "attempt"),),
         (("x-arch-role", "nonsense"),),
     ]
 )
@@ -57,7 +58,7 @@ class AnyDialogue(RuleBasedStateMachine):
     def open(self, metadata: tuple[tuple[str, str], ...], begins_well: bool) -> None:
         self.loop = asyncio.new_event_loop()
         self.stream = Stream(metadata)
-        self.is_copy = ("x-arch-role", "shadow") in metadata
+        self.may_be_refused = bool({("x-arch-role", "shadow"), ("x-arch-role", "attempt")} & set(metadata))
         self.decided = 0
         servicer = Servicer(lambda: Live(SNAPSHOT, FakeAsker(), 1 << 20), Telemetry())
         self.task = self.loop.create_task(servicer.process(None, self.stream))
@@ -88,11 +89,11 @@ class AnyDialogue(RuleBasedStateMachine):
         assert not getattr(answer, name).ListFields()
 
     def exchange(self, message: Any, part: str) -> Any:
-        """Send one message: exactly one answer comes, about this part (or the copy ends)."""
+        """Send one message: exactly one answer comes, about this part (or a copy or an attempt ends)."""
         self.stream.sent.put_nowait(message)
         answer = self.loop.run_until_complete(asyncio.wait_for(self.stream.answers.get(), 60))
         kind = answer.WhichOneof("response")
-        assert kind == part or (self.is_copy and kind == "immediate_response")
+        assert kind == part or (self.may_be_refused and kind == "immediate_response")
         if part.startswith("request_") and kind != "immediate_response" and part != "request_trailers":
             self.check(getattr(answer, part).response)
         return answer

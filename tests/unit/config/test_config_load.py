@@ -194,6 +194,7 @@ def test_defaults() -> None:
     assert (envoy.listener, envoy.admin) == (Address("127.0.0.1", 10_000), Address("127.0.0.1", 9_901))
     assert (envoy.ext_proc_cluster, envoy.message_timeout_s) == ("arch_ext_proc", 0.5)
     assert (envoy.request_timeout_s, envoy.body_limit_bytes) == (600, 32 << 20)
+    assert (envoy.streams_bodies, envoy.decision_window_bytes) == (False, 32 << 20)
     assert envoy.failure_credential_env is None
 
 

@@ -341,6 +341,14 @@ APPENDED = [
         "5:37: a second listener for calls to models — keep one of them",
     ),
     ("envoy: {body_limit: 1KiB}", '5:21: "body_limit" must be from 64KiB to 1GiB — write e.g. 32MiB'),
+    (
+        "envoy: {decision_window: 1MiB}",
+        '5:26: "decision_window" is for streamed bodies — add body_mode: streamed, or leave it out',
+    ),
+    (
+        "envoy: {body_mode: streamed, body_limit: 64KiB, decision_window: 1MiB}",
+        '5:66: "decision_window" is above "body_limit" — raise body_limit as well',
+    ),
     ("envoy: [1]", '5:8: "envoy" must be a mapping — write "key: value" lines under it'),
 ]
 

@@ -128,6 +128,8 @@ def test_envoy_gateway_has_no_place_for_what_proves_envoy_to_the_server() -> Non
         envoy_gateway(text + "server: {token: $TOKEN}\n")
     with pytest.raises(CannotRender, match="HOST:PORT"):
         envoy_gateway(text, (Pipe("/run/arch.sock"),))
+    with pytest.raises(CannotRender, match="body_mode"):
+        envoy_gateway(text + "envoy: {body_mode: streamed}\n")
 
 
 def test_the_gateway_of_istio_shows_the_servers_token() -> None:
