@@ -113,7 +113,9 @@ def shadows(configuration: Configuration, ca_file: str) -> list[Cluster]:
     for target, max_concurrent in copied_to(configuration).values():
         upstream = upstreams.get(target.cluster)
         if upstream is not None:
-            filters = [shadow_ext_proc(configuration, target), upstream_codec()]
+            # This machine's address, which Envoy adds to copies, is nobody's business.
+            unsigned = _mutating(HeaderMutation(remove="x-forwarded-for"))
+            filters = [unsigned, shadow_ext_proc(configuration, target), upstream_codec()]
             options = HttpProtocolOptions(http_filters=filters)
             cluster = _provider(upstream, configuration, copies_cluster(target), options, ca_file)
             cluster.circuit_breakers = _generous(max_concurrent)
@@ -190,11 +192,12 @@ def _token_filters(configuration: Configuration) -> list[HttpFilter]:
     if variable is None:
         return []
     token = HeaderMutation(append=overwrite(headers.TOKEN, f"%ENVIRONMENT({variable})%"))
-    mutations = HeaderMutationFilter(mutations=Mutations(request_mutations=[token]))
-    return [
-        HttpFilter(name="envoy.filters.http.header_mutation", typed_config=pack(mutations)),
-        upstream_codec(),
-    ]
+    return [_mutating(token), upstream_codec()]
+
+
+def _mutating(mutation: HeaderMutation) -> HttpFilter:
+    mutations = HeaderMutationFilter(mutations=Mutations(request_mutations=[mutation]))
+    return HttpFilter(name="envoy.filters.http.header_mutation", typed_config=pack(mutations))
 
 
 def _server_tls(configuration: Configuration, servers: tuple[Address | Pipe, ...]) -> TransportSocket:

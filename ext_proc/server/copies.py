@@ -40,8 +40,8 @@ async def rewrite_copy(request: Decide, target: Target, limit_bytes: int) -> Mut
     target = replace(target, passthrough_auth=False)
     mutation = rewrite.for_target(target, path)
     target_path = (":path", upstream_path(path, target.path_prefix).encode("utf-8", "surrogateescape"))
-    # Nobody needs to know whose copy it is, nor this machine's address, which Envoy adds to copies.
-    removed = (*mutation.remove, *headers.DECISION, "x-forwarded-for")
+    # Nobody needs to know whose copy it is.
+    removed = (*mutation.remove, *headers.DECISION)
     mutation = replace(mutation, set=(target_path, *mutation.set), remove=removed)
     was_encoded = body is not request.body
     return rewrite.with_body(mutation, rewrite.set_model(body, target.model), was_encoded=was_encoded)

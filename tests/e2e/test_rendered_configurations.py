@@ -81,7 +81,8 @@ def around(pieces: dict[str, Any]) -> dict[str, Any]:
         "per_connection_buffer_limit_bytes": pieces["per_connection_buffer_limit_bytes"],
         "filter_chains": [{"filters": filters}],
     }
-    return {"static_resources": {"listeners": [listener], "clusters": pieces["clusters"]}}
+    node = {"id": "mine", "cluster": "mine"}  # certificates that Envoy watches need one
+    return {"node": node, "static_resources": {"listeners": [listener], "clusters": pieces["clusters"]}}
 
 
 def written_out(page: Path, folder: Path) -> list[Path]:
