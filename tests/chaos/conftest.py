@@ -1,13 +1,18 @@
-"""One mesh for all tests that break something: each finds it whole again."""
+"""One mesh for all tests that break something: each finds it whole again.
+
+At the end of a run stands what each test's clients sent under load, and how much of it failed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from tests.support.load import FINISHED
 from tests.support.mesh import Mesh, pytest_runtest_makereport, running_mesh
 
 __all__ = ["pytest_runtest_makereport"]
@@ -34,3 +39,12 @@ async def mesh(broken_mesh: Mesh) -> AsyncIterator[Mesh]:
     broken_mesh.stack.thaw_server()
     if not broken_mesh.stack.server.is_running:
         await broken_mesh.stack.restart_server()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if FINISHED:
+        terminalreporter.section("requests under load")
+        terminalreporter.write_line("  sent  undecided  failed  test")
+    for test, load in FINISHED:
+        figures = f"{load.requests:6}  {load.undecided:9}  {len(load.failures):6}"
+        terminalreporter.write_line(f"{figures}  {test.removeprefix('tests/')}")

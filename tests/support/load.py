@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +22,9 @@ MODEL_DELAY_S = 0.2
 
 UNAVAILABLE = "server_unavailable"
 
+FINISHED: list[tuple[str, Load]] = []
+"""Every load of this run that is over, with its test: where docs/reliability.md has its figures from."""
+
 
 @dataclass
 class Load:
@@ -31,12 +35,18 @@ class Load:
     reasons: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    broken: int = 0
     is_over: bool = False
 
     @property
     def decided(self) -> int:
         """Answers that the server had a say in."""
         return self.reasons.total() - self.undecided
+
+    @property
+    def requests(self) -> int:
+        """Everything sent that came to an end."""
+        return self.reasons.total() + self.broken
 
     @property
     def undecided(self) -> int:
@@ -59,12 +69,15 @@ class Load:
     async def fails_open(self, more: int = CONNECTIONS) -> None:
         await self.reaches(more, lambda: self.undecided, "answers that no server decided")
 
+    async def gives(self, reason: str, more: int = CONNECTIONS) -> None:
+        await self.reaches(more, lambda: self.reasons[reason], f"answers with the reason {reason}")
+
     async def run_client(self, number: int) -> None:
         """Ask until it is over."""
         is_streamed = number % STREAMED_EVERY == 0
         is_large = number % LARGE_EVERY == 1
         body = chat(
-            CODING,
+            f"{CODING}, {number}",
             model="whatever" if number % self.by_policy_every == 0 else "vllm/coder",
             stream=is_streamed,
             padding=LARGE if is_large else "",
@@ -76,6 +89,7 @@ class Load:
                 reply = await self.mesh.send(sent)
             except Exception as error:  # noqa: BLE001 - whatever it is, a client has seen it
                 self.failures.append(f"{kind}: {type(error).__name__}: {error}")
+                self.broken += 1
                 continue
             if fault := _fault(reply, is_streamed=is_streamed):
                 self.failures.append(f"{kind}: {fault}")
@@ -107,3 +121,4 @@ async def under_load(
             yield load
         finally:
             load.is_over = True
+    FINISHED.append((os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0], load))
