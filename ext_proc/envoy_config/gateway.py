@@ -87,12 +87,13 @@ def _client_policy(configuration: Configuration, place: Place) -> Manifest:
     envoy = configuration.envoy
     removed = [name for name in headers.DECISION if name != headers.CLUSTER]
     early = {"set": [{"name": headers.CLUSTER, "value": UNDECIDED}], "remove": removed}
+    limit = _seconds(envoy.request_timeout_s)
     late = [*headers.OF_THE_PROVIDERS_HOP, *([] if envoy.pass_cookies else [headers.COOKIES[1]])]
     spec = {
         "targetRefs": [_reference("Gateway", NAME)],
         "headers": {"earlyRequestHeaders": early, "lateResponseHeaders": {"remove": late}},
         "connection": {"bufferLimit": _bytes(envoy.body_limit_bytes)},
-        "timeout": {"http": {"streamIdleTimeout": _seconds(envoy.request_timeout_s)}},
+        "timeout": {"http": {"streamIdleTimeout": limit, "requestReceivedTimeout": limit}},
     }
     why = (
         "Before any routing clients' own decision headers go, and from answers what providers say to the\n"

@@ -68,6 +68,8 @@ def listener(configuration: Configuration) -> Listener:
         http_filters=[ext_proc(configuration), observe_ext_proc(configuration), router()],
         # A model may think for minutes before its first byte.
         stream_idle_timeout=seconds(envoy.request_timeout_s),
+        # Idle is not who sends a byte now and then: 408 to a body that does not come to its end.
+        request_timeout=seconds(envoy.request_timeout_s),
         access_log=[
             break_log(configuration),
             AccessLog(

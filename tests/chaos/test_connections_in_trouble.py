@@ -54,12 +54,16 @@ async def no_stream_is_left(mesh: Mesh) -> None:
     assert await mesh.counted("arch_ext_proc_stream_errors_total") == 0
 
 
+def address_of(mesh: Mesh) -> tuple[str, int]:
+    """Where Envoy listens."""
+    host, _, port = mesh.stack.url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
 @asynccontextmanager
 async def clients_that_sent(mesh: Mesh, data: bytes) -> AsyncIterator[list[asyncio.StreamReader]]:
     """Connections on which so much of a request was sent. They break off at the end of the block."""
-    url = mesh.stack.url.removeprefix("http://")
-    host, port = url.split(":")
-    connections = [await asyncio.open_connection(host, int(port)) for _ in range(CLIENTS)]
+    connections = [await asyncio.open_connection(*address_of(mesh)) for _ in range(CLIENTS)]
     try:
         for _, writer in connections:
             writer.write(data)

@@ -258,6 +258,7 @@ class EnvoyGateway:
             "use_remote_address": True,
             "normalize_path": True,
             "stream_idle_timeout": spec["timeout"]["http"]["streamIdleTimeout"],
+            "request_timeout": spec["timeout"]["http"]["requestReceivedTimeout"],
             "early_header_mutation_extensions": [
                 {
                     "name": "envoy.http.early_header_mutation.header_mutation",
