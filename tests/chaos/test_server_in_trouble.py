@@ -1,11 +1,17 @@
-"""The ext_proc server killed, frozen and restarted while 50 connections are in use."""
+"""The ext_proc server killed, frozen, restarted and starved while 50 connections are in use."""
 
 from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from tests.support.load import Load, under_load
-from tests.support.mesh import Mesh
+from tests.support.mesh import Mesh, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -44,3 +50,36 @@ async def test_a_server_that_is_told_to_end_drains_and_costs_no_client_a_request
         await mesh.stack.restart_server()
         await load.decides()
     assert_no_client_noticed(load)
+
+
+@contextmanager
+def no_descriptor_left(pid: int, port: int) -> Iterator[None]:
+    """A process that may open nothing more, because connections to its port hold all that it may have."""
+    few = len(os.listdir(f"/proc/{pid}/fd")) + 5
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, before[1]))
+    try:
+        with ExitStack() as held:
+            for _ in range(20):
+                held.enter_context(socket.create_connection(("127.0.0.1", port)))
+            yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+async def test_a_server_out_of_descriptors_costs_no_request_and_recovers(mesh: Mesh) -> None:
+    stack = mesh.stack
+    pid, port = stack.server.pid, int(stack.environ["ARCH_PORT"])
+    # Envoy's connections, were they there already, would be served on.
+    await stack.envoy.stop()
+    before = len(os.listdir(f"/proc/{pid}/fd"))
+    with no_descriptor_left(pid, port):
+        await eventually(lambda: len(os.listdir(f"/proc/{pid}/fd")) >= before + 5, "nothing is left")
+        await stack.envoy.start()
+        async with under_load(mesh) as load:
+            await load.fails_open()
+        assert set(load.reasons) == {"server_unavailable"}
+    async with under_load(mesh) as recovered:
+        await recovered.decides()
+    assert_no_client_noticed(load)
+    assert recovered.failures == []
