@@ -21,7 +21,7 @@ from h2.events import (
 class Http2Connection:
     """One connection in the clear.
 
-    `answered` counts whole answers by their status and one header's value, `reset` streams that were broken off.
+    `answered` counts whole answers by their status and one header's value, `reset` streams broken off.
     What is sent is small: flow control is left to the library, which raises when a window is full.
     """
 
