@@ -26,6 +26,15 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    async def command(self, *words: str) -> bytes:
+        """Send one command: the first line of what it answers."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(" ".join(words).encode() + b"\r\n")
+        answer = await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+        return answer.strip()
+
 
 @asynccontextmanager
 async def running_redis(folder: Path, port: int = 0) -> AsyncIterator[RedisServer]:
