@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from ext_proc import __version__
 from ext_proc.admin import page
+from ext_proc.admin.events import EventRoutes
 from ext_proc.admin.guard import Guard
 from ext_proc.admin.live import LiveRoutes
 from ext_proc.admin.rollouts import RolloutRoutes
@@ -17,6 +18,7 @@ from ext_proc.core.ports import Explainer, RolloutControl
 from ext_proc.core.settings import Address
 from ext_proc.core.types import Secret, Snapshot
 from ext_proc.telemetry import Telemetry
+from ext_proc.telemetry.entries import Entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,25 @@ class Sources:
 
 
 _NOTHING = Sources()
+
+FRONT_BODY_BYTES = 1 << 20
+"""More than any process behind a front takes."""
+
+
+def front_application(
+    address: Address, entries: Entries, fetch: Callable[[], Awaitable[None]]
+) -> web.Application:
+    """What stands before several processes' admin servers: who may look, and everybody's `entries`.
+
+    Whoever takes it adds the rest. Who may change something is said where the change is made.
+    """
+    guard = Guard(address, lambda: None)
+    application = web.Application(middlewares=[guard.check_host], client_max_size=FRONT_BODY_BYTES)
+    application.on_response_prepare.append(page.add_headers)
+    events = EventRoutes(entries, fetch)
+    application.add_routes(events.routes())
+    application.on_shutdown.append(events.close)
+    return application
 
 
 class AdminServer:
@@ -68,8 +89,9 @@ class AdminServer:
         )
         if sources.current is not None:
             live = LiveRoutes(telemetry.activity, sources.current, guard, {"version": __version__})
-            application.add_routes([*page.routes(), *live.routes()])
-            application.on_shutdown.append(live.close)
+            events = EventRoutes(telemetry.activity.entries)
+            application.add_routes([*page.routes(), *live.routes(), *events.routes()])
+            application.on_shutdown.append(events.close)
         self._runner = web.AppRunner(application, access_log=None)
 
     async def start(self, socket: str | None = None) -> int:

@@ -195,12 +195,11 @@ def _serve_as_worker(arguments: argparse.Namespace, is_json: bool) -> int:
 
 
 def _supervise(source: Source, loaded: Loaded) -> int:
-    from ext_proc.admin.guard import Guard
+    from ext_proc.admin.app import front_application
     from ext_proc.workers.supervisor import Supervisor
 
     command = (sys.executable, *sys.orig_argv[1:], "--worker")
-    guard = Guard(loaded.configuration.admin, lambda: None)
-    supervisor = Supervisor(loaded.configuration, command, source.load, guard.check_host)
+    supervisor = Supervisor(loaded.configuration, command, source.load, front_application)
     return _run_server(supervisor.run)
 
 

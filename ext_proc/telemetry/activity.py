@@ -7,24 +7,21 @@ those of several processes can be added up.
 
 from __future__ import annotations
 
-import secrets
 import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from ext_proc.core.errors import Reason
 from ext_proc.core.observation import Observation, Role
 from ext_proc.core.types import Outcome
+from ext_proc.telemetry.entries import Entries
 
 SLOT_S = 5
 SLOTS = 60
 """Five minutes: longer ago is what Prometheus is for."""
-KEPT = 500
-"""Decisions and answers of late, of some 300 bytes each."""
 MAX_ID_CHARS = 64
 """Of a request id, which may be a client's own. UUIDs have 36."""
 
@@ -33,27 +30,6 @@ BOUNDS_MS = tuple(round(0.05 * 1.25**step, 4) for step in range(64))
 
 Arm = tuple[str, str, str]
 """Policy, arm and model, each empty where there is none."""
-
-
-class Entry(NamedTuple):
-    """One decision, or one answer to an earlier one with the same request id.
-
-    `fields` are JSON's types.
-    """
-
-    number: int
-    at: float
-    kind: str
-    fields: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The newest entries, the oldest of them first. `skipped` came before them and after what was asked."""
-
-    last: int
-    skipped: int
-    entries: tuple[Entry, ...]
 
 
 @dataclass(slots=True)
@@ -71,10 +47,7 @@ class _Slot:
 
 
 class Activity:
-    """An `ObservationSink` too. Bounded: by `KEPT`, `SLOTS`, and what the configuration names.
-
-    `name` tells this process's numbers of entries from another's.
-    """
+    """An `ObservationSink` too. Bounded: by `SLOTS`, what `entries` keep and what the configuration names."""
 
     def __init__(
         self,
@@ -85,9 +58,7 @@ class Activity:
         self._clock = clock
         self._named = named
         self._started = clock()
-        self.name = secrets.token_hex(4)
-        self._entries: deque[Entry] = deque(maxlen=KEPT)
-        self._last = 0
+        self.entries = Entries()
         self._slots: deque[_Slot] = deque(maxlen=SLOTS)
 
     def decided(self, request_id: str, policy: str, score: float | None, outcome: Outcome) -> None:
@@ -99,7 +70,7 @@ class Activity:
         slot.decision[_bucket(outcome.total_s)] += 1
         if outcome.router_s is not None:
             slot.router[_bucket(outcome.router_s)] += 1
-        self._add(
+        self.entries.add(
             now,
             "decision",
             {
@@ -127,7 +98,7 @@ class Activity:
             slot.answered[arm] += 1
         if observation.is_error:
             slot.faults["provider", observation.target] += 1
-        self._add(
+        self.entries.add(
             now,
             "answer",
             {
@@ -143,13 +114,6 @@ class Activity:
     def fault(self, kind: str, what: str) -> None:
         """Something failed, of a kind and a name that are bounded. Traffic went on all the same."""
         self._slot(self._clock()).faults[kind, what] += 1
-
-    def since(self, number: int, most: int) -> Batch:
-        """What came after an entry's number (0: everything kept), its newest `most`."""
-        number = min(number, self._last)
-        news = min(self._last - number, most, len(self._entries))
-        entries = tuple(islice(self._entries, len(self._entries) - news, None))
-        return Batch(self._last, self._last - number - news if number else 0, entries)
 
     def sums(self) -> dict[str, Any]:
         """The last `SLOTS` slots as JSON's types. Trends hold a number per slot, the newest last."""
@@ -198,10 +162,6 @@ class Activity:
         if not self._slots or self._slots[-1].number < number:
             self._slots.append(_Slot(number))
         return self._slots[-1]
-
-    def _add(self, at: float, kind: str, fields: Mapping[str, Any]) -> None:
-        self._last += 1
-        self._entries.append(Entry(self._last, at, kind, fields))
 
 
 def times_of(counts: Mapping[int, int]) -> dict[str, Any]:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import aiohttp
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 from multidict import CIMultiDict
 
 from ext_proc.core.settings import Address
+from ext_proc.telemetry.entries import Entries
+from ext_proc.workers.asking import ask, session_of
+from ext_proc.workers.configs import joined_configs
+from ext_proc.workers.followed import Followed
+from ext_proc.workers.overviews import joined_overviews
 from ext_proc.workers.shadows import joined_shadows
 from ext_proc.workers.worker import Worker
 
-MAX_BODY_BYTES = 1 << 20
 LIMIT_S = 15.0
 """How long a worker may take to begin an answer."""
 
 _HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade")
 """Headers that are one connection's own. Source: RFC 9110, 7.6.1."""
+
+
+Application = Callable[[Address, Entries, Callable[[], Awaitable[None]]], web.Application]
+"""`admin.app.front_application`."""
 
 
 class Workers(Protocol):
@@ -38,26 +44,29 @@ class Workers(Protocol):
 
 
 class Front:
-    """`/healthz`, `/readyz`, `/metrics`, `/workers` and `/shadows` of all workers; any other path of one.
+    """What is one of all workers, made from what each says; any other path of one of them.
 
     Requests reach that one as they came, `Host` and `Authorization` too: it says who may change something.
     """
 
-    def __init__(self, address: Address, workers: Workers, guard: Middleware) -> None:
+    def __init__(self, address: Address, workers: Workers, application: Application) -> None:
         self._address = address
         self._workers = workers
-        application = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
-        application.add_routes(
+        followed = Followed(workers.serving)
+        made = application(address, followed.entries, followed.fetch)
+        made.add_routes(
             [
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
                 web.get("/workers", self._report),
+                web.get("/overview", self._overview),
                 web.get("/shadows", self._shadows),
+                web.get("/config", self._config),
                 web.route("*", "/{path:.*}", self._pass_on),
             ]
         )
-        self._runner = web.AppRunner(application, access_log=None)
+        self._runner = web.AppRunner(made, access_log=None)
 
     async def start(self) -> int:
         """Bind and serve; the port that was bound. Errors: OSError when the address is taken."""
@@ -86,14 +95,29 @@ class Front:
     async def _report(self, _: web.Request) -> web.Response:
         return web.json_response({"workers": self._workers.report()})
 
+    async def _overview(self, _: web.Request) -> web.Response:
+        return _joined(joined_overviews, await self._all("/overview"))
+
     async def _shadows(self, _: web.Request) -> web.Response:
-        answers = await asyncio.gather(*map(_shadows_of, self._workers.serving()))
-        return web.json_response(joined_shadows([answer for answer in answers if answer is not None]))
+        return _joined(joined_shadows, await self._all("/shadows"))
+
+    async def _config(self, _: web.Request) -> web.Response:
+        return _joined(joined_configs, await self._all("/config"))
+
+    async def _all(self, path: str) -> list[tuple[int, Any]]:
+        """What each worker that answers says, beside its number."""
+        workers = sorted(self._workers.serving(), key=lambda worker: worker.seat.index)
+        answers = await asyncio.gather(*(ask(worker, path) for worker in workers))
+        return [
+            (worker.seat.index, answer)
+            for worker, answer in zip(workers, answers, strict=True)
+            if answer is not None
+        ]
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         for worker in self._workers.serving():
-            session = _session(worker)
+            session = session_of(worker, LIMIT_S)
             async with session:
                 try:
                     given = await session.request(
@@ -106,8 +130,17 @@ class Front:
                 except (aiohttp.ClientConnectorError, FileNotFoundError):
                     continue  # It has just ended. Nothing was sent, so the next one may be asked.
                 return await _relay(request, given)
-        text = json.dumps({"error": "no worker answers"})
-        return web.Response(status=503, text=text, content_type="application/json")
+        return _nobody()
+
+
+def _joined(
+    join: Callable[[list[tuple[int, Any]]], dict[str, Any]], answers: list[tuple[int, Any]]
+) -> web.Response:
+    return web.json_response(join(answers)) if answers else _nobody()
+
+
+def _nobody() -> web.Response:
+    return web.json_response({"error": "no worker answers"}, status=503)
 
 
 async def _relay(request: web.Request, given: aiohttp.ClientResponse) -> web.StreamResponse:
@@ -121,22 +154,6 @@ async def _relay(request: web.Request, given: aiohttp.ClientResponse) -> web.Str
         return answer
     await answer.write_eof()
     return answer
-
-
-async def _shadows_of(worker: Worker) -> Any:
-    try:
-        async with _session(worker) as session, session.get("http://localhost/shadows") as answer:
-            return await answer.json()
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-        return None
-
-
-def _session(worker: Worker) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.UnixConnector(worker.seat.admin),
-        timeout=aiohttp.ClientTimeout(sock_connect=LIMIT_S, sock_read=None, total=None),
-        auto_decompress=False,
-    )
 
 
 def _own(headers: Any) -> CIMultiDict[str]:

@@ -18,8 +18,9 @@ _MEANS: Mapping[str, str] = {
 """Each mean, with the count of those that it is over."""
 
 
-def joined_shadows(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One answer of `GET /shadows` from those of all workers."""
+def joined_shadows(answers: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
+    """One answer of `GET /shadows` from those of all workers, by number."""
+    parts = [part for _, part in answers]
     totals: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for part in parts:
         for total in part["totals"]:

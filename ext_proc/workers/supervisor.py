@@ -14,15 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aiohttp.typedefs import Middleware
-
 from ext_proc.core.errors import ConfigError
 from ext_proc.core.settings import Configuration
 from ext_proc.telemetry import log
 from ext_proc.telemetry.tasks import spawn
 from ext_proc.telemetry.workers import WorkerTelemetry
 from ext_proc.workers import frames
-from ext_proc.workers.front import Front
+from ext_proc.workers.front import Application, Front
 from ext_proc.workers.plan import Record, after_crash
 from ext_proc.workers.siblings import Seat
 from ext_proc.workers.worker import State, Worker
@@ -67,7 +65,7 @@ class Place:
 
 class Supervisor:
     """`command` starts a worker when a file descriptor is added to it; `check` raises what is wrong with the
-    configuration file now, `guard` stands before the admin port.
+    configuration file now, `application` makes what the admin port begins with.
     """
 
     def __init__(
@@ -75,7 +73,9 @@ class Supervisor:
         configuration: Configuration,
         command: Sequence[str],
         check: Callable[[], object],
-        guard: Middleware,
+        application: Application,
+        hung_s: float = HUNG_S,
+        poll_s: float = POLL_S,
     ) -> None:
         self._settings = configuration.server
         self._command = tuple(command)
@@ -91,7 +91,8 @@ class Supervisor:
             )
             for index in range(count)
         ]
-        self._front = Front(configuration.admin, self, guard)
+        self._front = Front(configuration.admin, self, application)
+        self._hung_s, self._poll_s = hung_s, poll_s
         self._stopping = asyncio.Event()
         self._failed: int | None = None
         self._has_come_up = False
@@ -104,7 +105,7 @@ class Supervisor:
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._roll_wanted.set)
         jobs: list[asyncio.Task[None]] = []
         try:
@@ -126,6 +127,10 @@ class Supervisor:
             self._folder.cleanup()
         log.event(logging.INFO, "stopped")
         return self._failed or 0
+
+    def stop(self) -> None:
+        """End all, as SIGTERM does."""
+        self._stopping.set()
 
     # ---- what the front shows
 
@@ -230,11 +235,11 @@ class Supervisor:
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(self._poll_s)
             await self._ask_metrics()
             now = asyncio.get_running_loop().time()
             for worker in self.serving():
-                if now - worker.heard_at > HUNG_S:
+                if now - worker.heard_at > self._hung_s:
                     self._telemetry.hung(worker.seat.index, worker.pid)
                     worker.send(signal.SIGKILL)
 

@@ -8,11 +8,11 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from tests.support.crew import all_serve, asked_of_each, free_ports, workers_of
 from tests.support.load import under_load
 from tests.support.mesh import (
     CODING,
@@ -30,21 +30,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 CONFIG = Path(__file__).with_name("workers.yaml")
 PINNED = "vllm/coder"
 """A request that names it is decided without the router, has no copy and is in no rollout."""
-
-
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody has at this moment."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first: int = probe.getsockname()[1]
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            continue
-        return first
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -69,34 +54,6 @@ async def mesh(crew: Mesh) -> AsyncIterator[Mesh]:
     crew.forget()
     if not crew.stack.server.is_running:
         await crew.stack.restart_server()
-
-
-async def workers_of(mesh: Mesh) -> list[dict[str, Any]]:
-    async with mesh.http.get(f"{mesh.stack.admin_url}/workers") as answer:
-        found: list[dict[str, Any]] = (await answer.json())["workers"]
-        return found
-
-
-async def asked_of_each(mesh: Mesh) -> dict[str, int]:
-    """How many streams Envoy has opened on each worker that it takes for healthy."""
-    async with mesh.http.get(f"{mesh.stack.envoy_admin_url}/clusters") as answer:
-        lines = (await answer.text()).splitlines()
-    fields = [line.split("::") for line in lines if line.startswith("arch_ext_proc::127.")]
-    values = {(host, name): value for _, host, name, value in fields}
-    hosts = {host for host, _ in values}
-    return {
-        host: int(values[host, "rq_total"]) for host in hosts if values[host, "health_flags"] == "healthy"
-    }
-
-
-async def all_serve(mesh: Mesh) -> None:
-    """Wait until there are two workers and Envoy knows of both."""
-    async with asyncio.timeout(LIMIT_S):
-        while (
-            any(worker["state"] != "serving" for worker in await workers_of(mesh))
-            or len(await asked_of_each(mesh)) < 2
-        ):
-            await asyncio.sleep(0.1)
 
 
 async def both_are_asked(mesh: Mesh) -> None:

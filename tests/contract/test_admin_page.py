@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from ext_proc.admin.app import AdminServer, Sources
-from ext_proc.admin.live import AT_ONCE, MAX_CLIENTS
+from ext_proc.admin.events import AT_ONCE, MAX_CLIENTS
 from ext_proc.admin.page import FILES, HEADERS
 from ext_proc.admin.trying import MAX_AT_ONCE, MAX_BODY_BYTES
 from ext_proc.core.errors import Reason

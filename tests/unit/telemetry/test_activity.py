@@ -8,7 +8,8 @@ import pytest
 from ext_proc.core.errors import Reason
 from ext_proc.core.observation import Observation, Role
 from ext_proc.core.types import Decision, Outcome
-from ext_proc.telemetry.activity import BOUNDS_MS, KEPT, MAX_ID_CHARS, SLOT_S, SLOTS, Activity, times_of
+from ext_proc.telemetry.activity import BOUNDS_MS, MAX_ID_CHARS, SLOT_S, SLOTS, Activity, times_of
+from ext_proc.telemetry.entries import KEPT
 from tests.support.builders import a_target
 
 NOW = 1_000_000.0
@@ -40,7 +41,7 @@ class Clocked:
 def test_a_decision_is_told_in_names_and_numbers() -> None:
     clocked = Clocked()
     clocked.decides()
-    (entry,) = clocked.activity.since(0, 10).entries
+    (entry,) = clocked.activity.entries.since(0, 10).entries
     assert (entry.number, entry.at, entry.kind) == (1, NOW, "decision")
     assert entry.fields == {
         "request_id": "r",
@@ -59,21 +60,21 @@ def test_a_decision_is_told_in_names_and_numbers() -> None:
 def test_a_reader_goes_on_where_it_was_and_is_told_what_it_missed() -> None:
     clocked = Clocked()
     clocked.decides(10)
-    first = clocked.activity.since(0, 4)
+    first = clocked.activity.entries.since(0, 4)
     assert ([entry.number for entry in first.entries], first.skipped, first.last) == ([7, 8, 9, 10], 0, 10)
-    assert clocked.activity.since(10, 4).entries == ()
+    assert clocked.activity.entries.since(10, 4).entries == ()
     clocked.decides(6)
-    second = clocked.activity.since(10, 4)
+    second = clocked.activity.entries.since(10, 4)
     assert ([entry.number for entry in second.entries], second.skipped) == ([13, 14, 15, 16], 2)
     clocked.decides(2 * KEPT)
-    late = clocked.activity.since(16, 10 * KEPT)
+    late = clocked.activity.entries.since(16, 10 * KEPT)
     assert (len(late.entries), late.skipped) == (KEPT, KEPT)
 
 
 def test_a_clients_own_request_id_is_cut() -> None:
     clocked = Clocked()
     clocked.decides(request_id="x" * 10_000)
-    assert len(clocked.activity.since(0, 1).entries[0].fields["request_id"]) == MAX_ID_CHARS
+    assert len(clocked.activity.entries.since(0, 1).entries[0].fields["request_id"]) == MAX_ID_CHARS
 
 
 def test_a_trend_has_a_number_for_each_slot_and_forgets_the_old_ones() -> None:
@@ -108,7 +109,7 @@ def test_answers_are_counted_beside_the_decisions_and_copies_are_not() -> None:
     arm = clocked.arm()
     assert (arm["answered"], arm["failed"]) == (3, 2)
     assert clocked.activity.sums()["faults"] == [{"kind": "provider", "what": "openai/small", "count": 2}]
-    kinds = [(entry.kind, entry.fields["status"]) for entry in clocked.activity.since(0, 9).entries]
+    kinds = [(entry.kind, entry.fields["status"]) for entry in clocked.activity.entries.since(0, 9).entries]
     assert kinds == [("answer", 200), ("answer", 503), ("answer", 200), ("answer", 200)]
 
 

@@ -32,13 +32,13 @@ def shown(*comparisons: Comparison) -> Any:
 
 def test_two_workers_show_what_one_would() -> None:
     parts = [shown(*COMPARISONS[::2]), shown(*COMPARISONS[1::2]), shown()]
-    assert joined_shadows(parts) == shown(*COMPARISONS)
+    assert joined_shadows(list(enumerate(parts))) == shown(*COMPARISONS)
 
 
 def test_no_more_are_shown_than_one_process_shows() -> None:
     assert KEPT == KEPT_BY_ONE
     parts = [shown(*[Comparison(PRIMARY, SHADOW, float(at)) for at in range(KEPT)]) for _ in range(2)]
-    recent = joined_shadows(parts)["recent"]
+    recent = joined_shadows(list(enumerate(parts)))["recent"]
     assert len(recent) == KEPT
     assert recent[0]["at"] == recent[1]["at"] == KEPT - 1
 
