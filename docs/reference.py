@@ -1,5 +1,7 @@
 """The tables of docs/configuration.md from the schema: `python docs/reference.py` writes them anew.
 
+And in docs/migrating.md what `check` says of archgw's and Plano's own keys.
+
 Keys, their order, types, bounds and defaults are the schema's. What a key means stays in the page, and its
 default where the schema says None: both are taken from the row that is there. A key without a meaning fails
 the tests.
@@ -20,12 +22,15 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from ext_proc.config import rollout_schema, schema
+from ext_proc.config.foreign import FOREIGN
 from ext_proc.config.section import Section
 
 PAGE = Path(__file__).parent / "configuration.md"
+MIGRATING = Path(__file__).parent / "migrating.md"
 HEAD = "| key | type | default | what |\n|---|---|---|---|\n"
 
 _TABLE = re.compile(r"<!-- keys: (\w+) -->\n\n(.*?)<!-- end -->\n", re.DOTALL)
+_FOREIGN = re.compile(r"<!-- foreign -->\n.*?<!-- end -->\n", re.DOTALL)
 _ROW = re.compile(r"^\| `([^`]+)` \| .*? \| (.*?) \| (.*) \|$", re.MULTILINE)
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
@@ -96,6 +101,24 @@ def written(page: str) -> str:
         return f"<!-- keys: {match[1]} -->\n\n{HEAD}{''.join(rows)}\n<!-- end -->\n"
 
     return _TABLE.sub(table, page)
+
+
+def migrating(page: str) -> str:
+    """The page with the table of keys that are problems here."""
+    where = {"ArchConfig": "", "ArchListener": "listeners: ", "ArchListeners": "listeners: "}
+    where |= {"ModelProvider": "model_providers: ", "Routing": "routing: "}
+    rows = [
+        f"| {where[kind.__name__]}`{key}` | {_marked(hint)} |\n"
+        for kind, keys in FOREIGN.items()
+        for key, hint in keys.items()
+    ]
+    head = "| key | what `check` says |\n|---|---|\n"
+    return _FOREIGN.sub(lambda _: f"<!-- foreign -->\n\n{head}{''.join(rows)}\n<!-- end -->\n", page)
+
+
+def _marked(hint: str) -> str:
+    """Quoted pieces of the file as code."""
+    return re.sub(r'"([^"]*[:{][^"]*)"', r"`\1`", hint)
 
 
 def undescribed(page: str) -> list[str]:
@@ -237,3 +260,4 @@ def _in_units(value: float, units: list[tuple[str, float]]) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(written(PAGE.read_text()))
+    MIGRATING.write_text(migrating(MIGRATING.read_text()))

@@ -10,8 +10,10 @@ from pathlib import Path
 import yaml
 
 from ext_proc.telemetry import Telemetry
+from ext_proc.telemetry.reloads import ReloadTelemetry
 from ext_proc.telemetry.rollouts import RolloutTelemetry
 from ext_proc.telemetry.series import ARM, MODEL, POLICY
+from ext_proc.telemetry.workers import WorkerTelemetry
 
 PREFIX = "arch_ext_proc_"
 OF_PROMETHEUS = {"le", "instance", "job"}
@@ -25,11 +27,13 @@ def registered() -> dict[str, tuple[str, ...]]:
     """
     telemetry = Telemetry()
     RolloutTelemetry(telemetry.registry)
+    ReloadTelemetry(telemetry.registry, held=lambda: 0)
     found: dict[str, tuple[str, ...]] = {f"{PREFIX}split_share": (POLICY, MODEL, ARM)}
-    for collector in telemetry.registry._collector_to_names:
-        for family in collector.collect():
-            name = f"{family.name}_total" if family.type == "counter" else family.name
-            found.setdefault(name, getattr(collector, "_labelnames", ()))
+    for registry in (telemetry.registry, WorkerTelemetry().registry):
+        for collector in registry._collector_to_names:
+            for family in collector.collect():
+                name = f"{family.name}_total" if family.type == "counter" else family.name
+                found.setdefault(name, getattr(collector, "_labelnames", ()))
     return found
 
 
