@@ -14,6 +14,7 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
@@ -22,7 +23,7 @@ from sklearn.preprocessing import normalize
 
 from ext_proc.core.types import Message, Policy, Scores
 from training.batches import draw_from
-from training.calibrate import BATCHES, Answers, fit
+from training.calibrate import BATCHES, Answers, Fitted, Numbers, least
 from training.corpus import Corpus, read_corpus
 from training.evaluate import SETS, read_set, report
 
@@ -43,7 +44,7 @@ class TfidfRouter:
         ]
         self._vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32)
         self._vectorizer.fit(texts)
-        self.none, self.growth, self.temperature = 0.0, 0.0, 1.0
+        self.none, self.temperature = 0.0, 1.0
         self._policies: tuple[tuple[Policy, ...], csr_matrix] | None = None
 
     async def prepare(self, policies: tuple[Policy, ...]) -> None:
@@ -55,8 +56,7 @@ class TfidfRouter:
             await self.prepare(policies)
         assert self._policies is not None
         cosines = (self._policies[1] @ self.conversation(messages).T).toarray()[:, 0]
-        none = self.none + self.growth * math.log(len(cosines))
-        logits = np.append(cosines * _SCALE, none) / self.temperature
+        logits = np.append(cosines * _SCALE, self.none) / self.temperature
         odds = np.exp(logits - logits.max())
         *per_policy, none = (odds / odds.sum()).tolist()
         return Scores(tuple(per_policy), none)
@@ -73,18 +73,22 @@ class TfidfRouter:
         return normalize(csr_matrix(weights) @ self.vectors(turns))
 
     def calibrate(self, corpus: Corpus) -> None:
-        """Fit the point of none and the temperature, as the embedded router's are."""
-        fitted = fit(*(self._answers(corpus, held_out=held_out) for held_out in (True, False)))
-        self.none, self.growth = 3.0 + fitted.none_shift, fitted.none_growth
-        self.temperature = fitted.temperature
+        """Fit the point of none and the temperature, together."""
+        sets = self._answers(corpus)
 
-    def _answers(self, corpus: Corpus, *, held_out: bool) -> list[Answers]:
+        def loss(values: Numbers) -> float:
+            return fmean(each.loss(Fitted(values[0], 0.0, math.exp(values[1]))) for each in sets)
+
+        shift, log_temperature = least(loss, (0.0, 0.0))
+        self.none, self.temperature = 3.0 + shift, math.exp(log_temperature)
+
+    def _answers(self, corpus: Corpus) -> list[Answers]:
         sets = []
         for source, count in BATCHES.items():
             logits, gold = [], []
             for number in range(count):
                 rng = random.Random(f"calibrate/{source}/{number}")
-                batch = draw_from(corpus, source, rng, held_out=held_out)
+                batch = draw_from(corpus, source, rng, held_out=True)
                 policies = vstack([self.vectors([" ".join(texts)]) for texts in batch.all_texts])
                 for row, messages in enumerate(batch.conversations):
                     keep = batch.allowed[row]

@@ -96,13 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("datasets", type=Path, help="folder with train/")
     parser.add_argument("--weights", type=Path, default=SHIPPED)
+    parser.add_argument("--batches", type=int, help="of each source, at most: to be quick")
     options = parser.parse_args(arguments)
-    calibrate(read_corpus(options.datasets / "train"), options.weights)
+    calibrate(read_corpus(options.datasets / "train"), options.weights, options.batches)
     return 0
 
 
-def calibrate(corpus: Corpus, weights: Path) -> None:
-    """Fit, write into the settings, and say what was found."""
+def calibrate(corpus: Corpus, weights: Path, most: int | None = None) -> None:
+    """Fit, write into the settings, and say what was found. `most` is the number of batches a source."""
     tuning = read_tuning(weights)
     encoder = Encoder(weights, tuning)
     held_out, trained = (
@@ -114,7 +115,7 @@ def calibrate(corpus: Corpus, weights: Path) -> None:
                     draw_from(
                         corpus, source, random.Random(f"calibrate/{source}/{number}"), held_out=held_out
                     )
-                    for number in range(count)
+                    for number in range(count)[:most]
                 ],
             )
             for source, count in BATCHES.items()
@@ -139,20 +140,21 @@ def fit(held_out: Sequence[Answers], trained: Sequence[Answers]) -> Fitted:
     def none_of_trained(values: Numbers) -> float:
         return fmean(each.loss_of_none(Fitted(values[0], values[1], math.exp(values[2]))) for each in trained)
 
-    growth = _least(none_of_trained, (0.0, 0.0, 0.0))[1]
+    growth = least(none_of_trained, (0.0, 0.0, 0.0))[1]
 
     def none_of_held_out(values: Numbers) -> float:
         return fmean(each.loss_of_none(Fitted(values[0], growth, math.exp(values[1]))) for each in held_out)
 
-    shift = _least(none_of_held_out, (0.0, 0.0))[0]
+    shift = least(none_of_held_out, (0.0, 0.0))[0]
 
     def of_held_out(values: Numbers) -> float:
         return fmean(each.loss(Fitted(shift, growth, math.exp(values[0]))) for each in held_out)
 
-    return Fitted(shift, growth, math.exp(_least(of_held_out, (0.0,))[0]))
+    return Fitted(shift, growth, math.exp(least(of_held_out, (0.0,))[0]))
 
 
-def _least(loss: Callable[[Numbers], float], first: Sequence[float]) -> list[float]:
+def least(loss: Callable[[Numbers], float], first: Sequence[float]) -> list[float]:
+    """Where a function is least, near `first`."""
     corners = np.vstack([first, np.asarray(first) + np.eye(len(first))])
     options = {"initial_simplex": corners, "xatol": 0.005, "fatol": 1e-5}
     found: list[float] = minimize(loss, first, method="Nelder-Mead", options=options).x.tolist()

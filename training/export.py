@@ -41,12 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("checkpoint", type=Path, help="file that training.train wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to; it holds the settings")
-    parser.add_argument("--base", type=float, default=BASE_SHARE, help="share of the base weights")
+    parser.add_argument("--base", type=Path, help="folder of the base weights, if not the package's")
+    parser.add_argument("--base-share", type=float, default=BASE_SHARE, help="of the base in the weights")
     options = parser.parse_args(arguments)
-    model = load_base(base_model())
+    base = options.base or base_model()
+    model = load_base(base)
     trained = torch.load(options.checkpoint, weights_only=True)["model"]
-    model.load_state_dict(mixed(model.state_dict(), trained, options.base))
-    return export(model.eval(), options.out)
+    model.load_state_dict(mixed(model.state_dict(), trained, options.base_share))
+    return export(model.eval(), base / TOKENIZER_FILE, options.out)
 
 
 def mixed(base: dict[str, torch.Tensor], trained: dict[str, torch.Tensor], share: float) -> dict[str, Any]:
@@ -61,9 +63,9 @@ def mixed(base: dict[str, torch.Tensor], trained: dict[str, torch.Tensor], share
     }
 
 
-def export(model: Encoder, out: Path) -> int:
+def export(model: Encoder, tokens: Path, out: Path) -> int:
     """Write the model and the tokenizer beside the settings in `out`. Returns an exit status."""
-    tokenizer = Tokenizer.from_file(str(base_model() / TOKENIZER_FILE))
+    tokenizer = Tokenizer.from_file(str(tokens))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.save(str(out / TOKENIZER_FILE), pretty=False)

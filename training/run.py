@@ -24,13 +24,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("build/training"), help="folder for checkpoints")
     parser.add_argument("--weights", type=Path, default=SHIPPED, help="folder to write to")
     parser.add_argument("--steps", type=int, default=train.Plan.steps)
+    parser.add_argument("--base", type=Path, help="folder of the base weights, if not the package's")
+    parser.add_argument("--try-out", metavar="SET", help="two steps, a few batches and one set, in a minute")
     options = parser.parse_args(arguments)
-    datasets, weights = str(options.datasets), str(options.weights)
-    train.main([datasets, "--out", str(options.work), "--steps", str(options.steps)])
-    if export.main([str(options.work / train.CHECKPOINT), "--out", weights]):
+    datasets, weights = str(options.datasets), ["--weights", str(options.weights)]
+    base = ["--base", str(options.base)] if options.base else []
+    quick: list[str] = []
+    sets: list[str] = []
+    steps = ["--steps", str(options.steps)]
+    if options.try_out:
+        steps, quick, sets = (
+            ["--steps", "2", "--workers", "1"],
+            ["--batches", "1"],
+            ["--sets", options.try_out],
+        )
+    train.main([datasets, "--out", str(options.work), *steps, *base])
+    if export.main([str(options.work / train.CHECKPOINT), "--out", str(options.weights), *base]):
         return 1
-    calibrate.main([datasets, "--weights", weights])
-    return evaluate.main([str(options.datasets / "dev"), "--weights", weights])
+    calibrate.main([datasets, *weights, *quick])
+    return evaluate.main([str(options.datasets / "dev"), *weights, *sets])
 
 
 if __name__ == "__main__":

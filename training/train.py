@@ -47,7 +47,6 @@ LIMITS = Tuning(
     user_turns=4,
     phrasings=(),
     scale=SCALE,
-    examples_weight=0.0,
     none_shift=0.0,
     none_growth=0.0,
     temperature=1.0,
@@ -62,7 +61,7 @@ class Plan:
     The rate follows a cosine of `period` steps, and falls to nothing over the last `landing` of `steps`.
     """
 
-    steps: int = 900
+    steps: int = 660
     period: int = 1000
     landing: int = 80
     rate: float = 1.2e-4
@@ -78,21 +77,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--steps", type=int, default=Plan.steps)
     parser.add_argument("--workers", type=int, default=2, choices=range(1, _PARTS + 1), help="processes")
+    parser.add_argument("--base", type=Path, help="folder of the base weights, if not the package's")
     options = parser.parse_args(arguments)
     corpus = leakage.cleaned(read_corpus(options.datasets / "train"), options.datasets / "dev")
     options.out.mkdir(parents=True, exist_ok=True)
-    plan = Plan(steps=options.steps)
+    plan, base = Plan(steps=options.steps), options.base or base_model()
     if options.workers == 1:
-        train(corpus, options.out, plan, load_base(base_model()))
+        train(corpus, options.out, plan, load_base(base))
     else:
-        multiprocessing.spawn(_work, (options.workers, corpus, options.out, plan), nprocs=options.workers)
+        work = (options.workers, corpus, options.out, plan, base)
+        multiprocessing.spawn(_work, work, nprocs=options.workers)
     return 0
 
 
-def _work(worker: int, workers: int, corpus: Corpus, out: Path, plan: Plan) -> None:
+def _work(worker: int, workers: int, corpus: Corpus, out: Path, plan: Plan, base: Path) -> None:
     store = distributed.FileStore(str(out / f"workers.{os.getppid()}"), workers)
     distributed.init_process_group("gloo", store=store, rank=worker, world_size=workers)
-    train(corpus, out, plan, load_base(base_model()), worker, workers)
+    train(corpus, out, plan, load_base(base), worker, workers)
     distributed.destroy_process_group()
 
 

@@ -53,7 +53,6 @@ class Engine:
             phrased,
             listed,
             self._messages(policy.examples),
-            self._tuning.examples_weight,
             self._messages(policy.not_examples),
         )
 

@@ -2,8 +2,9 @@
 
 A policy's logit is how near its vector comes to the conversation's. A description that lists what it
 covers has a vector for each item besides, and half the logit is how near the nearest of them comes: the
-mean of "flights, visas and luggage" is near to none of them. Items are worked out for the few policies
-that lead without, so that a thousand policies cost no more than ten.
+mean of "flights, visas and luggage" is near to none of them. Examples of a policy's messages count like
+items, where they are nearer than the rest. Both are worked out for the few policies that lead without,
+so that a thousand policies cost no more than ten.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ class Encoded:
 class Asked:
     """One policy, ready to be put into a set.
 
-    Shapes: `vector` [hidden]; `items` [items, hidden]; `against` [not-examples, hidden].
+    Shapes: `vector` [hidden]; `items` [items, hidden]; `examples` and `against` [messages, hidden].
     """
 
     vector: Vectors
     bias: float
     items: Vectors
+    examples: Vectors
     against: Vectors
 
 
@@ -54,13 +56,15 @@ class Asked:
 class PolicySet:
     """The policies of one question.
 
-    Shapes: `vectors` [policies, hidden]; `biases` [policies]; `items` [items, hidden] for each policy;
-    `against` [not-examples, hidden], those of policy `against_of`.
+    Shapes: `vectors` [policies, hidden]; `biases` [policies]; `items` [items, hidden] and
+    `examples` [messages, hidden] for each policy; `against` [not-examples, hidden], those of policy
+    `against_of`.
     """
 
     vectors: Vectors
     biases: Vectors
     items: tuple[Vectors, ...]
+    examples: tuple[Vectors, ...]
     against: Vectors
     against_of: NDArray[np.intp]
 
@@ -69,22 +73,19 @@ def asked_of(
     phrased: Sequence[Encoded],
     items: Sequence[Encoded] = (),
     examples: Vectors | None = None,
-    examples_weight: float = 0.0,
     against: Vectors | None = None,
 ) -> Asked:
     """A policy from its phrasings, the items that it lists, and the vectors of examples.
 
     Shapes: `examples` and `against` [messages, hidden].
     """
-    vector = blend([each.vector for each in phrased], [1.0] * len(phrased))
-    if examples is not None and len(examples):
-        pull = examples_weight * len(examples) / (len(examples) + 1)
-        vector = blend([vector, examples.mean(axis=0)], [1.0, pull])
+    vector = blend([each.vector for each in phrased])
     nothing = np.zeros((0, len(vector)), np.float32)
     return Asked(
         vector,
         sum(each.bias for each in phrased) / len(phrased),
         np.stack([each.vector for each in items]) if items else nothing,
+        nothing if examples is None else examples,
         nothing if against is None else against,
     )
 
@@ -95,15 +96,17 @@ def build_policy_set(policies: Sequence[Asked]) -> PolicySet:
         np.stack([policy.vector for policy in policies]),
         np.array([policy.bias for policy in policies], np.float32),
         tuple(policy.items for policy in policies),
+        tuple(policy.examples for policy in policies),
         np.concatenate([policy.against for policy in policies]),
         np.repeat(np.arange(len(policies)), [len(policy.against) for policy in policies]),
     )
 
 
-def blend(vectors: Sequence[Vectors], weights: Sequence[float]) -> Vectors:
-    """The weighted mean of unit vectors, as a unit vector."""
-    mean = np.average(np.stack(vectors), axis=0, weights=weights)
-    return (mean / max(float(np.linalg.norm(mean)), _EDGE)).astype(np.float32)
+def blend(vectors: Sequence[Vectors]) -> Vectors:
+    """The mean of unit vectors, as a unit vector."""
+    mean: Vectors = np.stack(vectors).mean(axis=0)
+    found: Vectors = mean / max(float(np.linalg.norm(mean)), _EDGE)
+    return found
 
 
 def shares(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -136,10 +139,12 @@ def policy_logits(conversation: Encoded, asked: PolicySet, tuning: Tuning) -> ND
         leading = np.argpartition(-logits, _LEADING)[:_LEADING].tolist()
     else:
         leading = range(len(logits))
-    listing = [policy for policy in leading if len(asked.items[policy])]
-    if listing:
+    if listing := [policy for policy in leading if len(asked.items[policy])]:
         near = _nearest([asked.items[policy] for policy in listing], conversation.vector, tuning.scale)
         logits[listing] = (logits[listing] + near) / 2
+    if taught := [policy for policy in leading if len(asked.examples[policy])]:
+        near = _nearest([asked.examples[policy] for policy in taught], conversation.vector, tuning.scale)
+        logits[taught] = np.maximum(logits[taught], (logits[taught] + near) / 2)
     cosines = _pushed(logits / tuning.scale, conversation.vector, asked)
     return (tuning.scale * cosines + asked.biases).astype(np.float64)
 
@@ -155,7 +160,7 @@ def _pushed(cosines: Vectors, conversation: Vectors, asked: PolicySet) -> Vector
 
 
 def _nearest(items: Sequence[Vectors], conversation: Vectors, scale: float) -> Vectors:
-    """The logit of the nearest item of each policy, nearly: log mean exp, so that a long list is no help.
+    """The logit of the nearest of each policy's, nearly: log mean exp, so that many are no help by number.
 
     Shapes: `items` one [items, hidden] per policy, none of them empty; the result [policies].
     """

@@ -25,8 +25,7 @@ class Tuning:
     domain is left out where it has none.
     The logit of a policy is `scale` times a cosine, plus the encoder's bias; the one of "none of them" is
     the encoder's, plus `none_shift`, plus `none_growth` times the logarithm of the number of policies:
-    among many, one is near by chance. All are divided by `temperature`. Many examples weigh
-    `examples_weight` times what a policy's text does in its vector, n of them n / (n + 1) of that.
+    among many, one is near by chance. All are divided by `temperature`.
     """
 
     version: str
@@ -37,7 +36,6 @@ class Tuning:
     user_turns: int
     phrasings: tuple[str, ...]
     scale: float
-    examples_weight: float
     none_shift: float
     none_growth: float
     temperature: float

@@ -20,9 +20,7 @@ from ext_proc.router.embedded.scoring import (
 )
 from ext_proc.router.embedded.tuning import SHIPPED, read_tuning
 
-TUNING = replace(
-    read_tuning(SHIPPED), scale=10.0, none_shift=0.0, none_growth=0.0, temperature=1.0, examples_weight=1.0
-)
+TUNING = replace(read_tuning(SHIPPED), scale=10.0, none_shift=0.0, none_growth=0.0, temperature=1.0)
 AXES = np.eye(4, dtype=np.float32)
 
 
@@ -124,17 +122,18 @@ def test_items_decide_among_those_that_lead_without() -> None:
     assert logits[rest] == pytest.approx(first[rest])
 
 
-def test_examples_pull_a_policy_towards_them_the_more_the_more_there_are() -> None:
-    plain, one, many = (
-        asked_of([policy(AXES[0])], (), AXES[[1] * count], 1.0).vector @ AXES[1] for count in (0, 1, 9)
-    )
-    assert plain == 0
-    assert 0 < one < many < 0.8
+def test_examples_draw_what_is_nearer_to_them_and_push_nothing_away() -> None:
+    taught = asked_of([policy(AXES[0])], (), AXES[[1, 1]])
+    like, unlike = said(at(0.2, 0.9, 0, 0)), said(at(0.9, 0.2, 0, 0))
+    plain = asked(policy(AXES[0]))
+    assert policy_logits(like, plain, TUNING) == pytest.approx([2])
+    assert policy_logits(like, asked(taught), TUNING) == pytest.approx([5.5])
+    assert policy_logits(unlike, asked(taught), TUNING) == policy_logits(unlike, plain, TUNING)
 
 
 def test_a_message_like_a_not_example_is_pushed_away_and_others_are_not() -> None:
-    against = asked_of([policy(AXES[0])], against=blend([AXES[0], AXES[1]], [1.0, 1.0])[None])
-    like, unlike = said(blend([AXES[0], AXES[1]], [1.0, 1.0])), said(AXES[0])
+    against = asked_of([policy(AXES[0])], against=blend([AXES[0], AXES[1]])[None])
+    like, unlike = said(blend([AXES[0], AXES[1]])), said(AXES[0])
     plain = asked(policy(AXES[0]), policy(AXES[2]))
     pushed = build_policy_set([against, asked_of([policy(AXES[2])])])
     assert policy_logits(like, pushed, TUNING)[0] < policy_logits(like, plain, TUNING)[0]
@@ -143,8 +142,8 @@ def test_a_message_like_a_not_example_is_pushed_away_and_others_are_not() -> Non
 
 
 def test_a_blend_is_a_unit_vector_even_of_opposites() -> None:
-    assert np.linalg.norm(blend([AXES[0], AXES[1]], [1.0, 0.3])) == pytest.approx(1)
-    assert np.isfinite(blend([AXES[0], -AXES[0]], [1.0, 1.0])).all()
+    assert np.linalg.norm(blend([AXES[0], AXES[1]])) == pytest.approx(1)
+    assert np.isfinite(blend([AXES[0], -AXES[0]])).all()
 
 
 def test_shares_of_large_logits_are_finite() -> None:
