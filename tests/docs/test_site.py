@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from playwright.async_api import expect
+
+from tests.support.browser import running_browser
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,3 +81,18 @@ def test_lists_and_tables_are_lists_and_tables(site: Path) -> None:
         for paragraph in re.findall(r"<p>(.*?)</p>", article(page), re.DOTALL):
             assert not re.search(r"^([-*] |\d+\. |\||#)", paragraph, re.MULTILINE), (name, paragraph)
         assert "\\|" not in article(page), name
+
+
+async def test_a_folder_of_pages_is_enough_to_search_and_asks_for_nothing_else(site: Path) -> None:
+    async with running_browser() as browser:
+        page = await browser.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        await page.goto((site / "index.html").as_uri())
+        await page.get_by_role("textbox", name="Search").fill("ArchExtProcNobodyDrivesRollouts")
+        found = page.locator("a.md-search-result__link[href*=runbook]").first
+        await expect(found).to_be_visible()
+        await found.click()
+        await expect(page.get_by_role("heading", name="Runbook")).to_be_visible()
+        strangers = [url for url in asked if not url.startswith((site.as_uri(), "data:", "blob:"))]
+        assert strangers == []
