@@ -13,6 +13,7 @@ import httpx2
 import pytest
 import zstandard
 
+from tests.support.http2 import Http2Connection
 from tests.support.mesh import (
     CLIENT_HEADERS,
     CLIENT_KEY,
@@ -198,6 +199,22 @@ async def test_an_http2_client_is_served_alike(mesh: Mesh) -> None:
     assert all(no_secret_in(seen, CLIENT_KEY) for seen in mesh.providers["coder"].seen)
 
 
+async def test_an_http2_body_with_trailers_is_routed(mesh: Mesh) -> None:
+    host, port = mesh.stack.url.removeprefix("http://").split(":")
+    connection = Http2Connection(host, int(port), "x-arch-reason")
+    await connection.open()
+    try:
+        path = [(":method", "POST"), (":scheme", "http"), (":path", "/v1/chat/completions")]
+        stream = await connection.begin([*path, (":authority", host), ("content-type", "application/json")])
+        plain = json.dumps(chat(CODING)).encode()
+        await connection.end(stream, plain, trailers=[("x-note", "done")])
+        await eventually(lambda: connection.answered or connection.reset, "an answer")
+    finally:
+        await connection.close()
+    assert connection.answered == {"200 policy": 1}
+    assert mesh.only("coder").body == plain.replace(b'"whatever"', b'"coder"')
+
+
 @pytest.mark.parametrize("size", [2 << 20, 20 << 20], ids=["2 MiB", "20 MiB"])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_large_body_is_routed_whole(mesh: Mesh, size: int, framing: str) -> None:
@@ -221,10 +238,31 @@ async def test_twenty_large_bodies_at_once_are_all_routed(mesh: Mesh) -> None:
     }
 
 
-async def test_a_body_over_the_limit_gets_413_from_envoy_and_reaches_nobody(mesh: Mesh) -> None:
+def body_of(size: int) -> bytes:
+    """A chat completion of exactly so many bytes."""
+    empty = len(json.dumps(chat(CODING, padding="")))
+    return json.dumps(chat(CODING, padding="x" * (size - empty))).encode()
+
+
+async def test_a_body_of_exactly_the_limit_is_routed_whole(mesh: Mesh) -> None:
     limit = mesh.stack.configuration.envoy.body_limit_bytes
-    assert limit == 32 << 20
-    reply = await mesh.send(json.dumps(chat("x" * limit)).encode())
+    body = body_of(limit)
+    assert len(body) == limit == 32 << 20
+    reply = await mesh.send(body)
+    assert (reply.status, reply.reason) == (200, "policy")
+    assert mesh.only("coder").body == body.replace(b'"whatever"', b'"coder"', 1)
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_a_body_over_the_limit_gets_413_from_envoy_and_reaches_nobody(mesh: Mesh, framing: str) -> None:
+    """By one byte."""
+    body = body_of(mesh.stack.configuration.envoy.body_limit_bytes + 1)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 1 << 18):
+            yield body[at : at + (1 << 18)]
+
+    reply = await mesh.send(body if framing == "length" else pieces())
     assert reply.status == 413
     assert mesh.seen() == {}
     assert (await mesh.ask()).reason == "policy"

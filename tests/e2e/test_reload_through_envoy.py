@@ -74,6 +74,13 @@ async def test_a_bad_file_changes_nothing_until_it_is_mended(reloaded: Reloaded)
 async def test_a_file_cut_off_in_the_middle_a_missing_one_and_a_folder_change_nothing(
     reloaded: Reloaded,
 ) -> None:
+    async with under_load(reloaded.mesh, by_policy_every=2) as load:
+        await file_in_trouble(reloaded)
+        await load.decides()
+    assert (load.failures, load.undecided) == ([], 0)
+
+
+async def file_in_trouble(reloaded: Reloaded) -> None:
     text, file = a_file(coding="vllm/next"), reloaded.file
     before = await reloaded.outcomes()
     file.write_text(text[: len(text) // 2])

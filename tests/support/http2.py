@@ -56,8 +56,11 @@ class Http2Connection:
         await self._flush()
         return stream
 
-    async def end(self, stream: int, body: bytes) -> None:
-        self._h2.send_data(stream, body, end_stream=True)
+    async def end(self, stream: int, body: bytes, trailers: Iterable[tuple[str, str]] = ()) -> None:
+        trailers = list(trailers)
+        self._h2.send_data(stream, body, end_stream=not trailers)
+        if trailers:
+            self._h2.send_headers(stream, trailers, end_stream=True)
         await self._flush()
 
     async def _flush(self) -> None:

@@ -102,5 +102,5 @@ async def reloaded_mesh(
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
-    async with running_mesh(file, folder, *PROVIDERS, environ=environ) as mesh:
+    async with running_mesh(file, folder, *PROVIDERS, environ=environ, connections=64) as mesh:
         yield Reloaded(mesh, file)

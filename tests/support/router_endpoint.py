@@ -81,10 +81,11 @@ class RouterEndpoint:
         if self._server is not None:
             self._server.close()
             self._server = None
-            for writer in self._open:
-                writer.transport.abort()
+            # Connections that were accepted a moment ago come to be served in a moment.
             while self._open:
-                await asyncio.sleep(0)
+                for writer in self._open:
+                    writer.transport.abort()
+                await asyncio.sleep(0.01)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
