@@ -12,6 +12,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterDiscoveryType,
     ClusterDnsLookupFamily,
     ClusterLbPolicy,
+    OutlierDetection,
 )
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
 from envoy_data_plane.envoy.config.core.v3 import (
@@ -80,6 +81,10 @@ HEALTH_INTERVAL_STREAMED_S = 0.25
 HEALTH_FAILURES = 2
 UNHEALTHY_INTERVAL_S = 0.5
 """A server that died, hangs or drains is out of rotation after some two seconds, and back in half a one."""
+
+EJECTION_SWEEP_S = 0.25
+EJECTION_S = 5.0
+"""Longer than health checks take to notice; one that passes ends it sooner."""
 
 IDLE_TIMEOUT_S = 60.0
 """Shorter than the providers' own, so that no request is sent on a connection about to be closed."""
@@ -161,6 +166,7 @@ def server(configuration: Configuration, servers: tuple[Address | Pipe, ...]) ->
                 grpc_health_check=HealthCheckGrpcHealthCheck(),
             )
         ],
+        outlier_detection=_outlier_detection(),
         # A body passes through whole, in both directions.
         per_connection_buffer_limit_bytes=configuration.envoy.body_limit_bytes,
         typed_extension_protocol_options={
@@ -180,6 +186,27 @@ def server(configuration: Configuration, servers: tuple[Address | Pipe, ...]) ->
         transport_socket=_server_tls(configuration, servers) if configuration.server.tls else None,
         type=discovery(*(listen.host for listen in servers if isinstance(listen, Address))),
         load_assignment=_endpoints(configuration.envoy.ext_proc_cluster, servers),
+    )
+
+
+def _outlier_detection() -> OutlierDetection:
+    """Pass over a server that takes no connection until a health check says that it is there, or fails.
+
+    Its few open streams would else make it everybody's first choice. No more than half of them are passed
+    over at a time, so never the only one, for which health checks alone decide.
+    """
+    return OutlierDetection(
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure=1,
+        enforcing_consecutive_local_origin_failure=100,
+        # What it answers is no reason.
+        enforcing_consecutive_5xx=0,
+        enforcing_success_rate=0,
+        enforcing_local_origin_success_rate=0,
+        interval=seconds(EJECTION_SWEEP_S),
+        base_ejection_time=seconds(EJECTION_S),
+        max_ejection_time=seconds(EJECTION_S),
+        max_ejection_percent=50,
     )
 
 

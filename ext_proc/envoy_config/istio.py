@@ -26,6 +26,7 @@ _INSIDE = ".svc.cluster.local"
 _OF_SERVER = (
     "health_checks",
     "common_lb_config",
+    "outlier_detection",
     "circuit_breakers",
     "per_connection_buffer_limit_bytes",
     "typed_extension_protocol_options",

@@ -80,6 +80,16 @@ async def test_the_overview_counts_what_both_decided_and_events_tell_of_each(mes
     assert [one["at"] for one in decisions] == sorted(one["at"] for one in decisions)
 
 
+async def test_the_page_and_a_streams_first_event_come_through_while_it_goes_on(mesh: Mesh) -> None:
+    """A stream that is relayed whole, not piece by piece, would have no first line."""
+    async with mesh.http.get(f"{mesh.stack.admin_url}/") as page:
+        assert (page.status, page.content_type) == (200, "text/html")
+    async with asyncio.timeout(LIMIT_S), mesh.http.get(f"{mesh.stack.admin_url}/events") as answer:
+        assert (answer.status, answer.content_type) == (200, "text/event-stream")
+        assert (await answer.content.readline()).startswith(b"id: ")
+        assert not answer.content.at_eof()
+
+
 async def reloads(mesh: Mesh, outcome: str) -> float:
     return await mesh.counted("arch_ext_proc_config_reloads_total", outcome=outcome)
 

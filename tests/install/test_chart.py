@@ -158,6 +158,21 @@ def test_a_policy_given_as_a_value_is_in_the_configuration() -> None:
     ] == ["code"]
 
 
+def test_each_worker_has_a_port_and_their_parent_a_place_for_sockets() -> None:
+    values = {"config": {"server": {"workers": 3}}}
+    ports = {"grpc": 50051, "grpc-1": 50052, "grpc-2": 50053}
+    one = container(values)
+    assert {port["name"]: port["containerPort"] for port in one["ports"]} == {**ports, "admin": 9902}
+    documents = rendered(values)
+    for name in ("llm-router", "llm-router-headless"):
+        listed = {port["name"]: port["port"] for port in documents["Service", name]["spec"]["ports"]}
+        assert {**listed, "admin": 9902} == {**ports, "admin": 9902}
+    ingress = documents["NetworkPolicy", "llm-router"]["spec"]["ingress"]
+    assert [port["port"] for port in ingress[0]["ports"]] == list(ports)
+    assert {"name": "tmp", "mountPath": "/tmp"} in one["volumeMounts"]
+    assert {"name": "tmp", "emptyDir": {}} in pod(values)["volumes"]
+
+
 @pytest.mark.parametrize("ports", [{}, {"server": {"port": 7001}, "admin": {"port": 7002}}])
 def test_ports_and_probes_are_those_of_the_configuration(ports: dict[str, Any]) -> None:
     values = {"config": ports}
@@ -232,7 +247,7 @@ def test_the_pod_can_do_no_more_than_serve() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert [mount["name"] for mount in one["volumeMounts"] if not mount.get("readOnly")] == ["state"]
+    assert [mount["name"] for mount in one["volumeMounts"] if not mount.get("readOnly")] == ["state", "tmp"]
 
 
 def test_the_server_has_the_time_to_drain() -> None:

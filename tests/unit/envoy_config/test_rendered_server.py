@@ -132,3 +132,12 @@ def test_the_names_fit_into_envoys_regex() -> None:
     assert not set(AUTH_HEADERS) - {name for name in AUTH_HEADERS if re.fullmatch(WRITTEN, name)}
     assert re.fullmatch(DANGEROUS, "host")
     assert rules("x-my-own-key")["allow_expression"]["regex"] == f"{WRITTEN}|x\\-my\\-own\\-key"
+
+
+def test_one_that_takes_no_connection_is_passed_over_though_never_the_only_one() -> None:
+    found = cluster("", LOOPBACK, Address("127.0.0.1", 2))["outlier_detection"]
+    assert found["split_external_local_origin_errors"] is True
+    assert found["consecutive_local_origin_failure"] == 1
+    assert found["max_ejection_percent"] == 50
+    enforced = {name for name, value in found.items() if name.startswith("enforcing_") and value}
+    assert enforced == {"enforcing_consecutive_local_origin_failure"}

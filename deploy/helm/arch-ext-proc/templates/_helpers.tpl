@@ -29,6 +29,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- .Values.existingConfigMap | default (include "arch.name" .) -}}
 {{- end -}}
 
+{{/* A port for each worker: the first is called grpc, the others grpc-1 and so on. */}}
+{{- define "arch.ports" -}}
+{{- $first := int .Values.config.server.port -}}
+{{- range $worker := until (int (.Values.config.server.workers | default 1)) }}
+- {name: grpc{{ if $worker }}-{{ $worker }}{{ end }}, port: {{ add $first $worker }}}
+{{- end -}}
+{{- end -}}
+
 {{- define "arch.checked" -}}
 {{- if ne (toString .Values.config.server.address) "0.0.0.0" }}
 {{- fail "config.server.address must be 0.0.0.0: Envoy reaches the server by the pod's address" }}
