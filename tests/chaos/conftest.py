@@ -23,7 +23,7 @@ CONFIG = Path(__file__).with_name("chaos.yaml")
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def broken_mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
     folder = tmp_path_factory.mktemp("chaos")
-    async with running_mesh(CONFIG, folder, "openai", "coder", connections=64) as mesh:
+    async with running_mesh(CONFIG, folder, "openai", "coder") as mesh:
         for provider in mesh.providers.values():
             provider.keep_bodies = False  # of megabytes, many times over
         yield mesh

@@ -38,9 +38,7 @@ async def crew(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
     config = folder / CONFIG.name
     config.write_bytes(CONFIG.read_bytes())
     environ = {"ARCH_PORT": str(free_ports(2)), "ROLLOUTS": str(folder / "rollouts.sqlite")}
-    async with running_mesh(
-        config, folder, "openai", "coder", "next", environ=environ, connections=64
-    ) as mesh:
+    async with running_mesh(config, folder, "openai", "coder", "next", environ=environ) as mesh:
         for provider in mesh.providers.values():
             provider.keep_bodies = False
         yield mesh

@@ -173,9 +173,12 @@ async def running_mesh(
     environ: Mapping[str, str] | None = None,
     envoy_environ: Mapping[str, str] | None = None,
     log_level: str = "INFO",
-    connections: int = 50,
+    connections: int = 64,
 ) -> AsyncIterator[Mesh]:
-    """Run a configuration with a stand-in for each name. `envoy_environ`: else the providers' keys."""
+    """Run a configuration with a stand-in for each name. `envoy_environ`: else the providers' keys.
+
+    `connections` must be more than a load keeps in use, or a look at the metrics waits in vain for one.
+    """
     providers = {name: StandIn(name) for name in names}
     stack = running_stack(
         config,
