@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit e2e lint render docs screenshots format fuzz bench bench-router bench-rollout train clean
+.PHONY: help demo run test unit e2e lint render docs screenshots format fuzz bench bench-router bench-rollout soak train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -98,8 +98,29 @@ fuzz: $(VENV)/.test ## Search for inputs that break a promise: make fuzz DURATIO
 	@for target in body_parsing body_splicing prompt_building verdict_parsing config_loading; do \
 	  $(BIN)/python -m tests.fuzz.run $$target -max_total_time=$(or $(DURATION),60) || exit 1; done
 
-bench: $(VENV)/.demo ## What this server adds to Envoy alone
-	@$(BIN)/python -m bench.run
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	@echo "· installing what the benchmarks need (about a minute, once)"
+	@$(PIP) -e '.[bench]'
+	@touch $@
+
+.bench/litellm/.installed: | $(BIN)/python
+	@echo "· installing LiteLLM's proxy in an environment of its own (some minutes, once)"
+	@$(PYTHON) -m venv .bench/litellm
+	@.bench/litellm/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]'
+	@touch $@
+
+$(VENV)/.valgrind: | $(BIN)/python
+	@command -v valgrind >/dev/null || { echo "· installing Debian's valgrind, which counts instructions"; \
+	  apt-get update -qq; DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -qq --no-install-recommends valgrind >/dev/null; } || \
+	  echo "Without valgrind no instructions are counted"
+	@touch $@
+
+bench: $(VENV)/.bench $(VENV)/.valgrind .bench/litellm/.installed ## What this server adds to Envoy, beside LiteLLM; writes docs/performance.md (QUICK=1: a look)
+	@$(BIN)/python -m bench.run $(if $(QUICK),--quick)
+
+soak: $(VENV)/.bench ## Does anything grow: make soak DURATION=7200, in seconds
+	@$(BIN)/python -m bench.soak --seconds $(or $(DURATION),7200)
 
 bench-router: $(VENV)/.test ## A decision by a model of Arch-Router's shape: published way against this engine
 	@$(BIN)/python -m bench.router
@@ -117,4 +138,4 @@ train: $(VENV)/.training ## The embedded router's weights from the data: make tr
 	@$(BIN)/python -m training.run $(or $(DATASETS),$(error give DATASETS=folder, the one with train and dev))
 
 clean: ## Remove the environment and what tools left
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

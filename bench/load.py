@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import cycle
+
+STREAMED = b"accept: text/event-stream\r\n"
+"""What the upstream knows by that an answer is to be a stream."""
 
 
 @dataclass
 class Result:
-    """What one run saw. `latencies_s` holds every request of the counted time."""
+    """What one run saw. `latencies_s` holds every request of the counted time, `errors` what else came."""
 
     seconds: float
     errors: int = 0
@@ -25,17 +29,22 @@ class Result:
         return len(self.latencies_s) / self.seconds
 
     def quantile_ms(self, share: float) -> float:
-        ordered = sorted(self.latencies_s)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000
+        return quantile(self.latencies_s, share) * 1000
 
 
-def post(path: str, body: bytes) -> bytes:
+def quantile(values: list[float], share: float) -> float:
+    """A quantile of values, NaN if there is none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def post(path: str, body: bytes, *, is_streamed: bool = False) -> bytes:
     """One request, ready to send."""
     head = (
         f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
-        f"authorization: Bearer client\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"authorization: Bearer client\r\ncontent-length: {len(body)}\r\n"
     )
-    return head.encode() + body
+    return head.encode() + (STREAMED if is_streamed else b"") + b"\r\n" + body
 
 
 async def run(port: int, requests: list[bytes], expected: bytes, connections: int, seconds: float) -> Result:
@@ -46,35 +55,57 @@ async def run(port: int, requests: list[bytes], expected: bytes, connections: in
     """
     result = Result(seconds)
     started = time.perf_counter()
+
+    def told(latency_s: float | None) -> None:
+        if latency_s is None:
+            result.errors += 1
+        else:
+            result.latencies_s.append(latency_s)
+
     workers = []
     for index in range(connections):
         # Each connection begins elsewhere, so that no two send the same request at the same time.
         at = index * len(requests) // connections
         turned = requests[at:] + requests[:at]
-        workers.append(_connection(port, turned, expected, started + seconds, result))
+        workers.append(
+            connection(port, turned, expected, lambda: time.perf_counter() - started > seconds, told)
+        )
     await asyncio.gather(*workers)
     result.seconds = time.perf_counter() - started
     return result
 
 
-async def _connection(
-    port: int, requests: list[bytes], expected: bytes, until: float, result: Result
+async def connection(
+    port: int,
+    requests: list[bytes],
+    expected: bytes,
+    is_over: Callable[[], bool],
+    told: Callable[[float | None], None],
 ) -> None:
+    """Ask one thing after the other, and tell how long each took in seconds, or None for a wrong answer.
+
+    Errors: OSError and asyncio.IncompleteReadError when the other side breaks off.
+    """
     endless = cycle(requests)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        while (sent := time.perf_counter()) < until:
+        while not is_over():
+            sent = time.perf_counter()
             writer.write(next(endless))
-            if await _is_ok(reader, expected):
-                result.latencies_s.append(time.perf_counter() - sent)
-            else:
-                result.errors += 1
+            is_right = await _is_right(reader, expected)
+            told(time.perf_counter() - sent if is_right else None)
     finally:
         writer.close()
 
 
-async def _is_ok(reader: asyncio.StreamReader, expected: bytes) -> bool:
+async def _is_right(reader: asyncio.StreamReader, expected: bytes) -> bool:
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    at = head.index(b"content-length:") + len(b"content-length:")
-    await reader.readexactly(int(head[at : head.index(b"\r\n", at)]))
+    at = head.find(b"content-length:")
+    if at >= 0:
+        at += len(b"content-length:")
+        await reader.readexactly(int(head[at : head.index(b"\r\n", at)]))
+    else:
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            await reader.readexactly(size + 2)
+        await reader.readuntil(b"\r\n")
     return head.startswith(b"http/1.1 200") and expected in head

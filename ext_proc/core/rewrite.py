@@ -58,7 +58,7 @@ def for_decision(decision: Decision, path: str) -> Mutation:
     if decision.pair is not None:
         shown.append((headers.OBSERVE, decision.pair))
     provider = for_target(target, path)
-    return replace(provider, set=(*((name, value.encode()) for name, value in shown), *provider.set))
+    return Mutation((*((name, value.encode()) for name, value in shown), *provider.set), provider.remove)
 
 
 def try_timeout_ms(retry: Retry) -> str:

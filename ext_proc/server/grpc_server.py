@@ -22,6 +22,14 @@ from ext_proc.transport import unix
 _HEADROOM_BYTES = 1 << 20
 """What a message may hold besides the body: headers and framing."""
 
+OPTIONS = (
+    # Two servers must not share a port unknowingly: the second one fails at start.
+    ("grpc.so_reuseport", 0),
+    # Envoy may ping once a second, which gRPC takes for an attack unless it is told.
+    ("grpc.http2.max_ping_strikes", 0),
+)
+"""Of any server, whatever its limits."""
+
 LEAVE_S = 2.0
 """Twice the interval of the health checks that `render` writes: whoever checks has heard by then."""
 QUIET_S = 0.5
@@ -59,16 +67,8 @@ class GrpcServer:
         guard = Guard(settings, telemetry)
         self._breaks = breaks
         limit = body_limit_bytes + _HEADROOM_BYTES
-        self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
-                # Two servers must not share a port unknowingly: the second one fails at start.
-                ("grpc.so_reuseport", 0),
-                # Envoy may ping once a second, which gRPC takes for an attack unless it is told.
-                ("grpc.http2.max_ping_strikes", 0),
-            ]
-        )
+        limits = [("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)]
+        self._server = grpc.aio.server(options=[*OPTIONS, *limits])
         handler = grpc.stream_stream_rpc_method_handler(
             guard.guarded(servicer.process), request_deserializer=wire.deserialize, response_serializer=None
         )

@@ -41,6 +41,16 @@ LOGGED: bytes = als_pb2.StreamAccessLogsResponse().SerializeToString()
 _MAX_REQUEST_ID_CHARS = 128
 """Envoy's own have 36. Where it keeps a client's, that goes into log lines."""
 
+_COUNT = frozenset(
+    (
+        *(":method", ":path", ":status", "content-type", "content-encoding", "x-request-id", "traceparent"),
+        *(headers.ATTEMPT, headers.MODEL, headers.TRY_ARM, headers.TRY_KEY),
+        *headers.SESSION_PINS,
+        *headers.DECISION,
+    )
+)
+"""The headers that are read."""
+
 _OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _PARTS = {
     "request_headers": Part.REQUEST_HEADERS,
@@ -121,12 +131,14 @@ def _read_answer_headers(message: Any) -> AnswerHeaders:
 
 
 def _values(message: Any) -> dict[str, str]:
+    """The headers that count here; of all others no value is even looked at."""
     return {
         # A path goes back to Envoy as it came, byte for byte; the others are only read.
-        header.key: (header.raw_value or header.value.encode()).decode(
-            "utf-8", "surrogateescape" if header.key == ":path" else "replace"
+        key: (header.raw_value or header.value.encode()).decode(
+            "utf-8", "surrogateescape" if key == ":path" else "replace"
         )
         for header in message.headers.headers
+        if (key := header.key) in _COUNT
     }
 
 

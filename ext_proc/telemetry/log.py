@@ -35,6 +35,11 @@ def configure(*, as_json: bool, level: str = "INFO", worker: int | None = None) 
     _LOGGER.propagate = False
 
 
+def says(level: int) -> bool:
+    """Whether an event of this level is logged: where requests pass, its fields are not made for nothing."""
+    return _LOGGER.isEnabledFor(level)
+
+
 def event(level: int, name: str, **fields: Any) -> None:
     """Log one event. Fields are ids, names, numbers and reasons."""
     if _LOGGER.isEnabledFor(level):

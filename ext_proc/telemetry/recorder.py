@@ -334,8 +334,11 @@ class Telemetry:
             self.answers.copy_refused(policy, *outcome.refused)
         score = _score(outcome)
         self.activity.decided(request.headers.request_id, policy, score, outcome)
+        level = logging.WARNING if reason.is_fallback else logging.DEBUG
+        if not log.says(level):
+            return
         log.event(
-            logging.WARNING if reason.is_fallback else logging.DEBUG,
+            level,
             "decided",
             request_id=request.headers.request_id,
             reason=reason.value,
