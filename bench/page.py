@@ -19,6 +19,10 @@ PAGE = ROOT / "docs/performance.md"
 IMAGES = ROOT / "docs/images"
 SOAK = ROOT / "bench/results/soak.json"
 SMALL = f"{SMALL_BYTES} bytes"
+_PICTURES = (
+    "![p50 and p99 at one connection](images/performance-latency.png)",
+    "![requests per second](images/performance-throughput.png)",
+)
 BUSY = 0.1
 """Of a core that others used meanwhile: then the machine was not quiet."""
 
@@ -30,7 +34,8 @@ def write(results: Row) -> None:
     # The tables need no matplotlib.
     from bench import plots  # noqa: PLC0415
 
-    text = _put(PAGE.read_text(encoding="utf-8"), "bench", tables(results))
+    shown = "\n\n".join((*_PICTURES, tables(results)))
+    text = _put(PAGE.read_text(encoding="utf-8"), "bench", shown)
     plots.latency(results["figures"], SMALL, IMAGES / "performance-latency.png")
     plots.throughput(results["figures"], SMALL, IMAGES / "performance-throughput.png")
     if SOAK.exists():
