@@ -52,17 +52,21 @@ async def test_a_server_that_is_told_to_end_drains_and_costs_no_client_a_request
     assert_no_client_noticed(load)
 
 
+def descriptors(pid: int) -> set[int]:
+    return set(map(int, os.listdir(f"/proc/{pid}/fd")))
+
+
 @contextmanager
-def no_descriptor_left(pid: int, port: int) -> Iterator[None]:
-    """A process that may open nothing more, because connections to its port hold all that it may have."""
-    few = len(os.listdir(f"/proc/{pid}/fd")) + 5
+def few_descriptors(pid: int, port: int) -> Iterator[int]:
+    """A process that may have but so many descriptors, and more connections to its port than that."""
+    few = len(descriptors(pid)) + 5
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, before[1]))
     try:
         with ExitStack() as held:
-            for _ in range(20):
+            for _ in range(few + 20):
                 held.enter_context(socket.create_connection(("127.0.0.1", port)))
-            yield
+            yield few
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
@@ -72,9 +76,8 @@ async def test_a_server_out_of_descriptors_costs_no_request_and_recovers(mesh: M
     pid, port = stack.server.pid, int(stack.environ["ARCH_PORT"])
     # Envoy's connections, were they there already, would be served on.
     await stack.envoy.stop()
-    before = len(os.listdir(f"/proc/{pid}/fd"))
-    with no_descriptor_left(pid, port):
-        await eventually(lambda: len(os.listdir(f"/proc/{pid}/fd")) >= before + 5, "nothing is left")
+    with few_descriptors(pid, port) as few:
+        await eventually(lambda: descriptors(pid) >= set(range(few)), "nothing is left")
         await stack.envoy.start()
         async with under_load(mesh) as load:
             await load.fails_open()
