@@ -173,10 +173,26 @@ async def test_a_file_that_is_wrong_restarts_nobody(mesh: Mesh) -> None:
     assert [worker["pid"] for worker in await workers_of(mesh)] == old
 
 
+def nobody_listens(ports: list[int]) -> bool:
+    """A process may be seen to have ended while a thread of its still holds its sockets."""
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True
+
+
 async def test_without_their_parent_workers_end(mesh: Mesh) -> None:
     workers = [worker["pid"] for worker in await workers_of(mesh)]
+    first = int(mesh.stack.environ["ARCH_PORT"])
     await mesh.stack.server.kill()
     await eventually(lambda: not any(map(is_alive, workers)), "the workers end")
+    # Who comes next needs them.
+    ports = [first, first + 1, int(mesh.stack.environ["ARCH_ADMIN_PORT"])]
+    await eventually(lambda: nobody_listens(ports), "the ports are free")
 
 
 async def test_a_port_that_is_taken_is_named(mesh: Mesh) -> None:

@@ -26,7 +26,15 @@ EXAMPLES = (
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 ENVIRON = {
     **dict.fromkeys(
-        ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ARCH_SALT", "ARCH_ADMIN_TOKEN", "ADMIN_TOKEN"), "any"
+        (
+            "OPENAI_API_KEY",
+            "ANTHROPIC_API_KEY",
+            "GROQ_API_KEY",
+            "ARCH_SALT",
+            "ARCH_ADMIN_TOKEN",
+            "ADMIN_TOKEN",
+        ),
+        "any",
     ),
     **{f"{name}_KEY": "any" for name in ("OPENAI", "CODER", "NEXT", "ANTHROPIC")},
     **{
@@ -47,6 +55,7 @@ ENVIRON = {
         for name in ("SERVER", "ENVOY", "CLIENT")
         for kind, file in (("CERTIFICATE", "cert.pem"), ("KEY", "key.pem"), ("CA", "other.pem"))
     },
+    "ROUTER_ENDPOINT": "http://127.0.0.1:9/v1",
     "ROLLOUT_STORE": "rollouts.sqlite",
     "ROLLOUTS": "rollouts.sqlite",
     # With room for the ports of workers.
