@@ -8,6 +8,7 @@ import signal
 from dataclasses import replace
 
 from ext_proc.admin.app import AdminServer, Sources
+from ext_proc.app.collecting import keep_what_is_there
 from ext_proc.app.reloading import Reloader
 from ext_proc.app.serving import Serving
 from ext_proc.config.load import Loaded
@@ -77,6 +78,7 @@ async def serve(source: Source, loaded: Loaded, siblings: Siblings | None = None
         revision=configuration.snapshot.revision,
     )
     reloader.start()
+    keep_what_is_there()
     try:
         await stopping.wait()
         log.event(logging.INFO, "draining", seconds=server.drain_s)
