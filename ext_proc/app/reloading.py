@@ -107,13 +107,15 @@ class Reloader:
             self._read = {**self._read, **error.read}
             wrong = tuple(str(problem) for problem in error.problems if not problem.is_warning)
             return self._refused(ReloadOutcome.REFUSED, wrong)
+        except Exception as error:  # noqa: BLE001 - as below
+            return self._bug(error)
         self._read = loaded.read
         try:
             waiting = await self._serving.apply(loaded.configuration)
         except RouterError as error:
             return self._refused(ReloadOutcome.FAILED, (str(error),))
         except Exception as error:  # noqa: BLE001 - a bug must not end the reloads; its text could quote anything
-            return self._refused(ReloadOutcome.FAILED, (f"a bug: {type(error).__name__}",))
+            return self._bug(error)
         self._loaded, self._since = loaded, time.time()
         warnings = tuple(map(str, loaded.warnings))
         for warning in warnings:
@@ -121,6 +123,9 @@ class Reloader:
         revision = self._serving.live.snapshot.revision
         self._telemetry.applied(self._since, revision, waiting.for_restart, waiting.for_envoy)
         return Reload(self._since, ReloadOutcome.OK, (), warnings, waiting)
+
+    def _bug(self, error: Exception) -> Reload:
+        return self._refused(ReloadOutcome.FAILED, (f"a bug: {type(error).__name__}",))
 
     def _refused(self, outcome: ReloadOutcome, problems: tuple[str, ...]) -> Reload:
         self._telemetry.refused(outcome, problems)

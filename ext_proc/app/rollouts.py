@@ -36,7 +36,11 @@ class Rollouts:
 
         store = build.open_store(settings)
         controller = Controller(settings, store, Outside(told), told, apply, build.holder())
-        await controller.start()
+        try:
+            await controller.start()
+        except BaseException:
+            await controller.stop()
+            raise
         self.controller = controller
 
     def configure(self, settings: RolloutSettings) -> Weights:

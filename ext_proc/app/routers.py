@@ -65,7 +65,7 @@ class Routers:
         shadow = configuration.shadow_router if self._telemetry else None
         if old is not None and (old.settings, old.shadow, old.policies) == (settings, shadow, policies):
             return old
-        ready = self._made(settings, shadow, policies)
+        ready = await self._made(settings, shadow, policies)
         try:
             if policies:
                 await _prepare(ready.asker, policies)
@@ -73,6 +73,11 @@ class Routers:
             await ready.asker.close()
             raise
         return ready
+
+    async def give_up(self, ready: Ready) -> None:
+        """It does not come into force after all."""
+        if ready is not self._current:
+            await ready.asker.close()
 
     def put_in_force(self, ready: Ready) -> None:
         """No stream takes the one before any more."""
@@ -94,7 +99,7 @@ class Routers:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _made(
+    async def _made(
         self, settings: RouterSettings, shadow: ShadowRouterSettings | None, policies: tuple[Policy, ...]
     ) -> Ready:
         telemetry, old = self._telemetry, self._current
@@ -109,19 +114,26 @@ class Routers:
         asker = RouterAsker(router, settings, telemetry.question, telemetry.router_failed)
         if shadow is None:
             return Ready(settings, None, policies, asker, router, None)
+        try:
+            other = self._made_shadow(shadow)
+        except RouterError:
+            await asker.close()
+            raise
+        both = ShadowedAsker(
+            asker, RouterAsker(other, shadow.router), shadow.percent_per_10k, telemetry.shadow_router_said
+        )
+        return Ready(settings, shadow, policies, both, router, other)
+
+    def _made_shadow(self, shadow: ShadowRouterSettings) -> SharedRouter:
+        old = self._current
         if (
             old is not None
             and old.shadow_router
             and old.shadow
             and is_made_alike(old.shadow.router, shadow.router)
         ):
-            other = old.shadow_router.shared()
-        else:
-            other = SharedRouter(build_router(shadow.router))
-        both = ShadowedAsker(
-            asker, RouterAsker(other, shadow.router), shadow.percent_per_10k, telemetry.shadow_router_said
-        )
-        return Ready(settings, shadow, policies, both, router, other)
+            return old.shadow_router.shared()
+        return SharedRouter(build_router(shadow.router))
 
 
 async def build_live(configuration: Configuration) -> tuple[Live, Asker]:

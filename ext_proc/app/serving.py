@@ -129,7 +129,11 @@ class Serving:
 
     async def _put_in_force(self, new: Configuration) -> None:
         router = await self._routers.build(new)
-        await self.rollouts.begin(new.rollouts)
+        try:
+            await self.rollouts.begin(new.rollouts)
+        except BaseException:
+            await self._routers.give_up(router)
+            raise
         # From here on nothing waits, so no stream sees a part of the one and a part of the other.
         weights = self.rollouts.configure(new.rollouts)
         # The router knows its policies by identity.

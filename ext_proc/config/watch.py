@@ -56,7 +56,8 @@ def _way_to(file: Path) -> set[Path]:
         entry = Path(os.path.normpath(at / rest.pop(0)))
         try:
             target = Path(os.readlink(entry))
-        except OSError:
+        except (OSError, ValueError):
+            # It is no link, or no name that a file could have.
             at = entry
             continue
         found.add(entry)
@@ -73,7 +74,7 @@ def _way_to(file: Path) -> set[Path]:
 def _inode(folder: Path) -> int:
     try:
         return folder.stat().st_ino
-    except OSError:
+    except (OSError, ValueError):
         return 0
 
 

@@ -255,6 +255,9 @@ class Supervisor:
                 for problem in error.problems:
                     log.event(logging.ERROR, "restart_refused", problem=str(problem))
                 continue
+            except Exception as error:  # noqa: BLE001 - a bug must not end the restarts to come
+                log.event(logging.ERROR, "restart_refused", problem=f"a bug: {type(error).__name__}")
+                continue
             await self._roll()
 
     async def _roll(self) -> None:

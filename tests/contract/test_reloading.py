@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ext_proc.app.reloading import Reloader
+from ext_proc.config.load import Loaded
+from ext_proc.config.source import Source
 from ext_proc.core.envoy_side import told
 from ext_proc.core.errors import RouterError
+from ext_proc.core.settings import Configuration, ShadowRouterSettings
 from ext_proc.router.embedded import EmbeddedRouter
-from ext_proc.telemetry.reloads import ReloadOutcome
+from ext_proc.telemetry.reloads import ReloadOutcome, ReloadTelemetry
 from tests.support.mesh import CODING, eventually
 from tests.support.reloading import SALT, Stream, a_file, a_reloader, ask, configuration, serving
 
@@ -171,3 +177,77 @@ async def test_a_reload_finds_no_secret_to_show(file: Path) -> None:
         assert "sk-planted" not in shown
         assert SALT not in shown
         assert '"revision"' in shown
+
+
+def router_threads() -> int:
+    return sum(thread.name.startswith("embedded-router") for thread in threading.enumerate())
+
+
+def with_another_router(text: str) -> Configuration:
+    return configuration(text.replace("threshold: 0}", "threshold: 0.01}"))
+
+
+async def test_a_shadow_router_that_cannot_be_made_holds_no_router() -> None:
+    async with serving(a_file()) as server:
+        wrong = configuration(a_file(description="another text"))
+        shadow = ShadowRouterSettings(replace(wrong.router, type="none"), 10_000)
+        with pytest.raises(RouterError):
+            await server.apply(replace(wrong, shadow_router=shadow))
+        threads = router_threads()
+        await server.apply(with_another_router(a_file()))
+        await eventually(lambda: router_threads() <= threads, "the replaced router's thread ends")
+
+
+async def test_a_reload_that_is_given_up_while_its_store_is_silent_holds_no_router() -> None:
+    connected = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as store, serving(a_file()) as server:
+        port = store.sockets[0].getsockname()[1]
+        threads = router_threads()
+        new = with_another_router(a_file(rest=f'rollouts: {{store: "redis://127.0.0.1:{port}"}}'))
+        applying = asyncio.get_running_loop().create_task(server.apply(new))
+        async with asyncio.timeout(60):
+            await connected.wait()
+        assert router_threads() > threads
+        applying.cancel()
+        await asyncio.wait([applying])
+        await eventually(lambda: router_threads() <= threads, "the given up router's thread ends")
+        assert server.rollouts.controller is None
+
+
+class BuggySource(Source):
+    """Its first file meets a bug."""
+
+    bugs = 1
+
+    def load(self) -> Loaded:
+        if self.bugs:
+            self.bugs -= 1
+            raise RecursionError("sk-planted")
+        return super().load()
+
+
+async def test_a_bug_while_a_file_is_read_is_not_the_last_reload(file: Path) -> None:
+    async with serving(a_file()) as server:
+        source = BuggySource(file, {}, lambda: b"salt")
+        telemetry = ReloadTelemetry(server.telemetry.registry, server.routers_held)
+        reloader = Reloader(server, source, Source(file, {}, lambda: b"salt").load(), telemetry)
+
+        def last() -> str | None:
+            found = reloader.shown()["last_reload"]
+            return None if found is None else found["outcome"]
+
+        reloader.start()
+        try:
+            reloader.ask()
+            await eventually(lambda: last() == "failed", "a reload fails")
+            assert "sk-planted" not in json.dumps(reloader.shown())
+            reloader.ask()
+            await eventually(lambda: last() == "ok", "the next one succeeds")
+        finally:
+            await reloader.stop()

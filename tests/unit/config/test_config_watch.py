@@ -64,3 +64,10 @@ async def test_a_change_is_noticed_and_the_end_ends(tmp_path: Path) -> None:
         writing.cancel()
         stop.set()
         assert [None async for _ in found] in ([], [None])
+
+
+def test_what_can_be_no_files_name_is_a_way_that_leads_nowhere() -> None:
+    assert ways_to([Path("/there is\0none/f"), Path("/none \ud800 either/f")]) == {
+        (Path("/there is\0none/f"), 0),
+        (Path("/none \ud800 either/f"), 0),
+    }
