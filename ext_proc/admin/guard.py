@@ -43,11 +43,7 @@ class Guard:
     @web.middleware
     async def check_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse whoever asks a loopback address by a name of another place."""
-        if (
-            self._is_loopback
-            and request.path not in FOR_MACHINES
-            and not _is_loopback(request.url.host or "")
-        ):
+        if self._is_loopback and request.path not in FOR_MACHINES and not _is_loopback(_host_of(request)):
             raise error(web.HTTPForbidden, "this is a loopback address: ask for it as 127.0.0.1 or localhost")
         return await handler(request)
 
@@ -65,10 +61,10 @@ class Guard:
         elif not self._is_loopback:
             text = "nothing can be changed here: the file has no admin.token, and this is no loopback address"
             raise error(web.HTTPForbidden, text)
-        elif not _is_loopback(request.url.host or "") or request.content_type != "application/json":
+        elif not _is_loopback(_host_of(request)) or request.content_type != "application/json":
             text = "without admin.token, only JSON addressed to a loopback host is taken"
             raise error(web.HTTPForbidden, text)
-        elif urlsplit(request.headers.get("origin", f"http://{request.host}")).netloc != request.host:
+        elif _netloc(request.headers.get("origin", f"http://{request.host}")) != request.host:
             raise error(web.HTTPForbidden, "without admin.token, nothing is taken from another site's page")
 
 
@@ -77,6 +73,22 @@ def error(
 ) -> web.HTTPException:
     """An HTTP error whose body is JSON."""
     return kind(text=json.dumps({"error": text}), content_type="application/json", headers=headers)
+
+
+def _host_of(request: web.Request) -> str:
+    """The host that a request is addressed to, without its port; empty for what is none."""
+    try:
+        return request.url.host or ""
+    except ValueError:
+        return ""
+
+
+def _netloc(url: str) -> str:
+    """Host and port; empty for what is no URL."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import aiohttp
@@ -49,8 +50,11 @@ class Front:
     Requests reach that one as they came, `Host` and `Authorization` too: it says who may change something.
     """
 
-    def __init__(self, address: Address, workers: Workers, application: Application) -> None:
+    def __init__(
+        self, address: Address, workers: Workers, application: Application, limit_s: float = LIMIT_S
+    ) -> None:
         self._address = address
+        self._limit_s = limit_s
         self._workers = workers
         followed = Followed(workers.serving)
         made = application(address, followed.entries, followed.fetch)
@@ -117,18 +121,23 @@ class Front:
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         for worker in self._workers.serving():
-            session = session_of(worker, LIMIT_S)
+            session = session_of(worker, self._limit_s)
             async with session:
                 try:
-                    given = await session.request(
-                        request.method,
-                        f"http://localhost{request.rel_url}",
-                        data=body or None,
-                        headers=_own(request.headers),
-                        allow_redirects=False,
-                    )
+                    async with asyncio.timeout(self._limit_s):
+                        given = await session.request(
+                            request.method,
+                            f"http://localhost{request.rel_url}",
+                            data=body or None,
+                            headers=_own(request.headers),
+                            allow_redirects=False,
+                        )
                 except (aiohttp.ClientConnectorError, FileNotFoundError):
                     continue  # It has just ended. Nothing was sent, so the next one may be asked.
+                except (aiohttp.ClientError, OSError, TimeoutError):
+                    # It may have done what it was asked, so nobody else is.
+                    text = f"worker {worker.seat.index} gave no answer, and may have done what it was asked"
+                    return web.json_response({"error": text}, status=HTTPStatus.BAD_GATEWAY)
                 return await _relay(request, given)
         return _nobody()
 

@@ -80,7 +80,10 @@ async def test_each_wants_the_token(given: dict[str, str]) -> None:
     [
         {"origin": "http://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
         {"host": "evil.example"},
+        {"host": "localhost:port"},
+        {"host": "localhost:99999"},
         {"content-type": "text/plain"},
         {"content-type": "application/x-www-form-urlencoded"},
     ],

@@ -21,7 +21,7 @@ from ext_proc.core.settings import Address
 from ext_proc.core.types import Decision, Dialect, Outcome
 from ext_proc.telemetry import Telemetry
 from ext_proc.telemetry.entries import KEPT
-from ext_proc.workers.front import Front
+from ext_proc.workers.front import LIMIT_S, Front
 from ext_proc.workers.siblings import Seat
 from ext_proc.workers.worker import State, Worker
 from tests.support.builders import a_route, a_snapshot, a_target
@@ -96,11 +96,11 @@ class Crew:
 
 
 @asynccontextmanager
-async def a_crew(folder: Path) -> AsyncIterator[Crew]:
+async def a_crew(folder: Path, limit_s: float = LIMIT_S) -> AsyncIterator[Crew]:
     crew = Crew(folder)
     await crew.come(0)
     await crew.come(1)
-    front = Front(LOCAL, crew, front_application)
+    front = Front(LOCAL, crew, front_application, limit_s)
     crew.url = f"http://127.0.0.1:{await front.start()}"
     try:
         async with asyncio.timeout(60), aiohttp.ClientSession() as crew.http:
@@ -198,6 +198,28 @@ async def test_without_a_worker_nobody_answers(tmp_path: Path) -> None:
         for path in ("/overview", "/config", "/shadows", "/rollouts"):
             async with crew.http.get(crew.url + path) as answer:
                 assert (answer.status, await answer.json()) == (503, {"error": "no worker answers"})
+
+
+async def test_a_worker_that_ends_or_hangs_before_its_answer_is_told_of(tmp_path: Path) -> None:
+    async def ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async def hangs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    for behaviour in (ends, hangs):
+        async with a_crew(tmp_path, limit_s=0.5) as crew:
+            await crew.go(1)
+            path = crew.ones[0].worker.seat.admin
+            await crew.ones[0].server.stop()
+            async with (
+                await asyncio.start_unix_server(behaviour, path),
+                crew.http.get(f"{crew.url}/rollouts") as answer,
+            ):
+                text = "worker 0 gave no answer, and may have done what it was asked"
+                assert (answer.status, await answer.json()) == (502, {"error": text})
 
 
 async def test_a_browser_may_do_with_it_what_it_may_with_one_process(tmp_path: Path) -> None:
