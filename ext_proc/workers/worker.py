@@ -53,6 +53,7 @@ class Worker:
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._answer: asyncio.Future[None] | None = None
+        self._is_asked = False
 
     async def start(self, command: Sequence[str]) -> None:
         """Run `command` with the number of its end of the connection as its last argument.
@@ -79,9 +80,9 @@ class Worker:
         self.say("seat", **self.seat.fields)
         spawn(self._follow(reader, self._process), f"worker {self.seat.index}")
 
-    def say(self, kind: str, **fields: Any) -> None:
-        """Tell it something."""
-        self.pass_on(frames.pack(kind, **fields))
+    def say(self, kind: str, **fields: Any) -> bool:
+        """Tell it something. False: it does not read."""
+        return self.pass_on(frames.pack(kind, **fields))
 
     def pass_on(self, content: bytes) -> bool:
         """Hand it what a sibling wrote. False: it does not read."""
@@ -103,7 +104,9 @@ class Worker:
         """Done when it has told of its metrics, or has ended."""
         if self._answer is None or self._answer.done():
             self._answer = asyncio.get_running_loop().create_future()
-            self.say("metrics")
+            self._is_asked = False
+        # While it does not read, a question may be dropped; once it does, it shall have one to answer.
+        self._is_asked = self._is_asked or self.say("metrics")
         return self._answer
 
     async def _follow(self, reader: asyncio.StreamReader, process: asyncio.subprocess.Process) -> None:
