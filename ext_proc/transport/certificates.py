@@ -45,18 +45,24 @@ def read(files: ServerTls) -> KeyPair:
     client_ca = None if files.client_ca is None else _bytes("client_ca", files.client_ca)
     own = _certificates("certificate", chain)[0]
     try:
+        public, not_after = own.public_key(), own.not_valid_after_utc
+    except (ValueError, UnsupportedAlgorithm):
+        raise BadCertificate(
+            "certificate", "has a key or a date that cannot be read", "use one with an RSA or an ECDSA key"
+        ) from None
+    try:
         private = load_pem_private_key(key, password=None)
     except TypeError:
         raise BadCertificate("key", "the private key has a passphrase", "store it without one") from None
     except (ValueError, UnsupportedAlgorithm):
         raise BadCertificate("key", "holds no private key", "name a PEM file with a private key") from None
-    if private.public_key() != own.public_key():
+    if private.public_key() != public:
         raise BadCertificate(
             "key", "does not belong to the certificate", "name the key that the certificate was made with"
         )
     if client_ca is not None:
         _certificates("client_ca", client_ca)
-    return KeyPair(chain, key, client_ca, own.not_valid_after_utc)
+    return KeyPair(chain, key, client_ca, not_after)
 
 
 class Watched:

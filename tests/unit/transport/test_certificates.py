@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -38,6 +40,19 @@ def test_a_key_with_a_passphrase_is_no_use(tmp_path: Path) -> None:
     )
     (tmp_path / "s.key").write_bytes(locked)
     with pytest.raises(BadCertificate, match="passphrase"):
+        read(files_in(tmp_path))
+
+
+def test_a_certificate_with_an_unknown_kind_of_key_is_no_use(tmp_path: Path) -> None:
+    made = AUTHORITY.certify("a")
+    made.write(tmp_path, "s")
+    der = x509.load_pem_x509_certificate(made.certificate).public_bytes(Encoding.DER)
+    ec_public_key = bytes.fromhex("06072a8648ce3d0201")
+    unknown = der.replace(ec_public_key, ec_public_key[:-1] + b"\x63")
+    assert unknown != der
+    pem = b"-----BEGIN CERTIFICATE-----\n%s-----END CERTIFICATE-----\n" % base64.encodebytes(unknown)
+    (tmp_path / "s.crt").write_bytes(pem)
+    with pytest.raises(BadCertificate, match="certificate: has a key or a date"):
         read(files_in(tmp_path))
 
 
