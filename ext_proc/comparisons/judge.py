@@ -29,6 +29,7 @@ class Judge:
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self._waiting = 0
         self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
 
     def configure(self, settings: JudgeSettings) -> None:
         """Ask by other settings from now on. Questions on their way go on by those they began with."""
@@ -51,10 +52,14 @@ class Judge:
             self._waiting -= 1
 
     async def close(self) -> None:
+        """Ask no more. Questions under way and those that wait get no answer."""
+        self._is_closed = True
         if self._session is not None:
             await self._session.close()
 
     async def _ask(self, question: str, primary: str, shadow: str) -> Preference | None:
+        if self._is_closed:
+            return None
         settings = self._settings
         swapped = self._draw() < 0.5
         body = judging.request_body(settings.model, question, primary, shadow, swapped=swapped)

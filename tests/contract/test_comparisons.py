@@ -211,6 +211,23 @@ async def test_a_slow_judge_is_asked_no_more_than_its_bound_and_has_no_endless_q
     assert verdicts.count(Preference.PRIMARY) == 2 * 8
 
 
+async def test_a_judge_that_a_reload_takes_away_costs_no_comparison() -> None:
+    sink = Sink()
+    async with JudgeServer().running() as server:
+        server.hold = asyncio.Event()
+        async with comparing(sink, judge=settings(server.url, max_concurrent=1)) as (comparer, _):
+            for pair in ("p1", "p2"):
+                comparer.answered(an_answer(pair=pair, text="better"))
+                comparer.answered(an_answer(Role.SHADOW, "worse", pair=pair, question="Q?"))
+            while not server.asked:
+                await asyncio.sleep(0.01)
+            comparer.configure(ComparisonSettings())
+            async with asyncio.timeout(60):
+                while len(sink.comparisons) < 2:
+                    await asyncio.sleep(0.01)
+        server.hold.set()
+
+
 async def test_the_judge_hears_the_question_and_not_of_answers_that_agree() -> None:
     sink = Sink()
     async with (
