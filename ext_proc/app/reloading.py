@@ -17,6 +17,9 @@ from ext_proc.core.errors import ConfigError, RouterError
 from ext_proc.telemetry.reloads import ReloadOutcome, ReloadTelemetry
 from ext_proc.telemetry.tasks import spawn
 
+APPLY_LIMIT_S = 300.0
+"""How long a new router may take to be ready: a model takes minutes, one that hangs ends no reloads."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reload:
@@ -32,8 +35,16 @@ class Reload:
 class Reloader:
     """Reads, checks, builds and swaps, one file at a time: what is wrong with it changes nothing."""
 
-    def __init__(self, serving: Serving, source: Source, loaded: Loaded, telemetry: ReloadTelemetry) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        source: Source,
+        loaded: Loaded,
+        telemetry: ReloadTelemetry,
+        limit_s: float = APPLY_LIMIT_S,
+    ) -> None:
         self._serving = serving
+        self._limit_s = limit_s
         self._source = source
         self._loaded = loaded
         self._read = loaded.read
@@ -111,7 +122,10 @@ class Reloader:
             return self._bug(error)
         self._read = loaded.read
         try:
-            waiting = await self._serving.apply(loaded.configuration)
+            async with asyncio.timeout(self._limit_s):
+                waiting = await self._serving.apply(loaded.configuration)
+        except TimeoutError:
+            return self._refused(ReloadOutcome.FAILED, (f"not ready within {self._limit_s:g} s",))
         except RouterError as error:
             return self._refused(ReloadOutcome.FAILED, (str(error),))
         except Exception as error:  # noqa: BLE001 - a bug must not end the reloads; its text could quote anything

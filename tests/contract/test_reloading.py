@@ -251,3 +251,25 @@ async def test_a_bug_while_a_file_is_read_is_not_the_last_reload(file: Path) -> 
             await eventually(lambda: last() == "ok", "the next one succeeds")
         finally:
             await reloader.stop()
+
+
+async def test_a_router_that_hangs_is_given_up_and_the_next_file_comes_into_force(
+    file: Path, tmp_path: Path
+) -> None:
+    async def hangs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    engine = tmp_path / "engine.sock"
+    routing = f"{{router: {{type: transformers, model: m, engine: {engine}}}, deadline: 5s}}"
+    async with await asyncio.start_unix_server(hangs, engine), serving(a_file()) as server:
+        source = Source(file, {}, lambda: b"salt")
+        told = ReloadTelemetry(server.telemetry.registry, server.routers_held)
+        reloader, before = Reloader(server, source, source.load(), told, limit_s=0.5), server.live
+        file.write_text(a_file(routing=routing))
+        async with asyncio.timeout(60):
+            found = await reloader.reload()
+        assert (found.outcome, found.problems) == (ReloadOutcome.FAILED, ("not ready within 0.5 s",))
+        assert server.live is before
+        file.write_text(a_file(weights=(0, 100)))
+        assert (await reloader.reload()).outcome is ReloadOutcome.OK
