@@ -67,7 +67,7 @@ def test_the_make_targets_of_the_readme_are_tried_here() -> None:
     # builds the docs.
     assert targets == {"demo", "run", "test", "bench", "docs"}
     assert recipe("test") == [sys.executable, "-m", "pytest"]
-    assert recipe("bench") == [sys.executable, "-m", "bench.run"]
+    assert recipe("bench")[:3] == [sys.executable, "-m", "bench.run"]
 
 
 def test_the_demo_keeps_its_promises() -> None:
