@@ -141,8 +141,11 @@ class Tracked:
         return Taken(inputs, pending.exposed)
 
     def exposed_by(self, after: RolloutState, taken: Taken) -> int:
-        """How many answers of the canary the run has had, at what a look led to."""
-        return taken.exposed + (self.exposed if after.run == self.state.run else 0)
+        """How many answers of the canary the run has had, at what a look led to.
+
+        What came before a run began was the last one's.
+        """
+        return self.exposed + taken.exposed if after.run == self.state.run else 0
 
     def take_window(self) -> tuple[WindowCounts | None, int]:
         """What was counted, to be sent to whoever looks; it is forgotten here."""

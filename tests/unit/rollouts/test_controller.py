@@ -71,6 +71,19 @@ async def test_the_exposed_requests_are_counted_over_all_steps(replica: Start) -
     assert one.controller.rollouts[POLICY].exposed == before + 5
 
 
+async def test_a_late_answer_of_the_last_run_is_not_exposed_by_the_next(replica: Start) -> None:
+    one = replica()
+    await one.walk(500)
+    for verb in (Verb.ABORT, Verb.START):
+        one.controller.rollouts[POLICY].pending.commands.append(Command(verb))
+        one.answers(1)
+        await one.turns()
+    assert one.controller.rollouts[POLICY].exposed == 0
+    one.answers(2)
+    await one.turns()
+    assert one.controller.rollouts[POLICY].exposed == 2
+
+
 async def test_a_canary_that_crosses_a_hard_limit_is_stopped_with_that_answer(replica: Start) -> None:
     one = replica()
     await one.walk(2_500)
