@@ -24,6 +24,8 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@echo "· installing what the tests need (a few minutes, once)"
 	@$(PIP) -e '.[test]'
+	@# xds-protos has old files of the same names, and may have been installed after it.
+	@$(PIP) --force-reinstall --no-deps opentelemetry-proto
 	@touch $@
 
 $(VENV)/.redis: | $(BIN)/python

@@ -112,7 +112,6 @@ def messages(content: bytes) -> tuple[bytes, ...]:
 
 async def servicer() -> Servicer:
     """One as it serves, with a router that takes no time."""
-    log.configure(as_json=False, level="ERROR")
     with TemporaryDirectory() as folder:
         file = Path(folder) / "arch_config.yaml"
         file.write_text(CONFIG)
@@ -136,6 +135,7 @@ async def serve(process: Callable[[Any, Any], Any], kind: str, requests: int) ->
 
 
 async def _main(arguments: argparse.Namespace) -> None:
+    log.configure(as_json=False, level="ERROR")
     process = (await servicer()).process
     await serve(process, arguments.kind, 20)
     if arguments.profile:

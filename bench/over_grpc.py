@@ -22,6 +22,7 @@ import uvloop
 from bench.in_memory import KINDS, messages, servicer
 from ext_proc.server import wire
 from ext_proc.server.grpc_server import OPTIONS
+from ext_proc.telemetry import log
 
 Handler = Callable[[Any, Any], Awaitable[None]]
 
@@ -80,6 +81,7 @@ async def cost(handler: Handler, kind: str, requests: int, rounds: int) -> tuple
 
 
 async def _main(requests: int, rounds: int) -> None:
+    log.configure(as_json=False, level="ERROR")
     process = (await servicer()).process
     for kind in KINDS:
         ours_s, bare_s = await cost(process, kind, requests, rounds)

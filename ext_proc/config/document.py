@@ -181,6 +181,9 @@ def _compose(text: str, report: Report) -> yaml.Node | None:
         if problem == "but found another document":
             report.add(mark, "a second YAML document", "a file holds one: remove this one")
             return None
+        if problem.startswith("exceeded maximum nesting"):  # PyYAML from 6.0.4 on
+            report.add(mark, f"nested more than {MAX_DEPTH} deep", "no key of this file is so deep")
+            return None
         # An alias or an anchor could be a secret that begins with * or &: its name is not repeated.
         what = re.sub(r"(alias|anchor|handle) ['\"].*", r"\1", problem, flags=re.DOTALL)
         report.add(mark, f"this is not valid YAML: {what}", "check indentation, quotes and brackets here")

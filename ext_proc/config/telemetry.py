@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 
 from ext_proc.config.document import Report
@@ -15,12 +16,24 @@ def build_telemetry(draft: Draft, report: Report) -> TelemetrySettings:
     section = draft.config.telemetry
     if section.otlp is None:
         return TelemetrySettings(log_content=section.log_content)
-    if importlib.util.find_spec("opentelemetry.exporter.otlp.proto.grpc") is None:
-        hint = "pip install 'arch-ext-proc[otel]'"
-        mark = draft.document.mark(("telemetry", "otlp"), of_key=True)
-        report.add(mark, '"otlp" needs packages that are not installed', hint)
+    if (problem := _cannot_export()) is not None:
+        report.add(draft.document.mark(("telemetry", "otlp"), of_key=True), *problem)
     url = section.otlp.endpoint
     host = f"[{url.host}]" if ":" in url.host else url.host
     endpoint = f"{'https' if url.tls else 'http'}://{host}:{url.port}"
     tracing = TracingSettings(endpoint, section.otlp.percent / WHOLE_PER_10K)
     return TelemetrySettings(tracing, section.log_content)
+
+
+def _cannot_export() -> tuple[str, str] | None:
+    """What is wrong with the exporter's packages, and what to do."""
+    exporter = "opentelemetry.exporter.otlp.proto.grpc"
+    try:
+        if importlib.util.find_spec(exporter) is None:
+            return '"otlp" needs packages that are not installed', "pip install 'arch-ext-proc[otel]'"
+        importlib.import_module(f"{exporter}.trace_exporter")
+    except ImportError:
+        # xds-protos has old files of the same names: whichever is installed last has them.
+        hint = "pip install --force-reinstall --no-deps opentelemetry-proto"
+        return '"otlp" needs files of opentelemetry-proto that another package has replaced', hint
+    return None

@@ -181,11 +181,13 @@ async def test_all_of_it_by_keyboard_alone(browser: Browser, mesh: Mesh) -> None
         await expect(card(tab.page, "creative writing").locator(":focus")).to_have_count(1)
         await tab.tab_to("Abort: creative writing")
         await press("Enter")
+        await expect(tab.page.get_by_role("dialog")).to_be_visible()
         await press("Escape")
         await expect(tab.page.get_by_role("dialog")).to_be_hidden()
         assert await phase(mesh, "creative writing") == "progressing"
         assert await tab.focused() == "Abort: creative writing"
         await press("Enter")
+        await expect(tab.page.get_by_role("dialog")).to_be_visible()
         await press("Enter")
         await expect(tab.page.locator("#said")).to_have_text("creative writing: aborted at 0 %")
         await tab.tab_to("Message")

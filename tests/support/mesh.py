@@ -188,10 +188,11 @@ async def running_mesh(
         envoy_environ=PROVIDER_KEYS if envoy_environ is None else envoy_environ,
         log_level=log_level,
     )
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections), timeout=aiohttp.ClientTimeout(total=LIMIT_S)
-    )
-    async with stack as running, session as http:
+    timeout = aiohttp.ClientTimeout(total=LIMIT_S)
+    async with (
+        stack as running,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections), timeout=timeout) as http,
+    ):
         mesh = Mesh(running, http, providers)
         yield mesh
         await _keep_what_is_told(mesh, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,9 @@ class Engine:
         self._pass_bytes = pass_bytes
         self._device = model.device
         self._dtype = model.dtype
+        # transformers renamed it in 5.24.
+        names = inspect.signature(model.forward).parameters
+        self._cache_name = "cache" if "cache" in names else "past_key_values"
         self._prefixes: OrderedDict[tuple[int, ...], KeyValues] = OrderedDict()
 
     @torch.inference_mode()
@@ -57,7 +61,7 @@ class Engine:
             cache = DynamicCache()
             if prefix:
                 ids = torch.tensor([prefix], device=self._device)
-                self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                self._call(cache, input_ids=ids, logits_to_keep=1)
             layers: Any = cache.layers
             self._prefixes[prefix] = tuple((layer.keys, layer.values) for layer in layers)
         self._prefixes.move_to_end(prefix)
@@ -133,15 +137,17 @@ class Engine:
         cache = DynamicCache(
             [(k.expand(count, -1, -1, -1), v.expand(count, -1, -1, -1)) for k, v in key_values]
         )
-        logits = self._model(
+        logits = self._call(
+            cache,
             input_ids=ids.to(self._device),
             position_ids=positions.to(self._device),
             attention_mask=self._additive(sees),
-            past_key_values=cache,
-            use_cache=True,
             logits_to_keep=1 + nodes,
         ).logits
         return _read(logits.float(), tree)
+
+    def _call(self, cache: DynamicCache, **inputs: Any) -> Any:
+        return self._model(**inputs, **{self._cache_name: cache}, use_cache=True)
 
     def _additive(self, sees: torch.Tensor) -> torch.Tensor:
         """Every kind of attention takes an additive mask."""
