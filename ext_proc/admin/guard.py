@@ -10,7 +10,6 @@ machine.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import json
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ext_proc.core.settings import Address
+from ext_proc.core.settings import Address, is_loopback
 from ext_proc.core.types import Secret
 
 FOR_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -31,7 +30,7 @@ class Guard:
 
     def __init__(self, address: Address, token: Callable[[], Secret | None]) -> None:
         self._token = token
-        self._is_loopback = _is_loopback(address.host)
+        self._is_loopback = is_loopback(address.host)
 
     @property
     def changes(self) -> Literal["token", "free", "off"]:
@@ -43,7 +42,7 @@ class Guard:
     @web.middleware
     async def check_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse whoever asks a loopback address by a name of another place."""
-        if self._is_loopback and request.path not in FOR_MACHINES and not _is_loopback(_host_of(request)):
+        if self._is_loopback and request.path not in FOR_MACHINES and not is_loopback(_host_of(request)):
             raise error(web.HTTPForbidden, "this is a loopback address: ask for it as 127.0.0.1 or localhost")
         return await handler(request)
 
@@ -61,7 +60,7 @@ class Guard:
         elif not self._is_loopback:
             text = "nothing can be changed here: the file has no admin.token, and this is no loopback address"
             raise error(web.HTTPForbidden, text)
-        elif not _is_loopback(_host_of(request)) or request.content_type != "application/json":
+        elif not is_loopback(_host_of(request)) or request.content_type != "application/json":
             text = "without admin.token, only JSON addressed to a loopback host is taken"
             raise error(web.HTTPForbidden, text)
         elif _netloc(request.headers.get("origin", f"http://{request.host}")) != request.host:
@@ -89,12 +88,3 @@ def _netloc(url: str) -> str:
         return urlsplit(url).netloc
     except ValueError:
         return ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
