@@ -26,9 +26,10 @@ _WHOLE_TURNS = 2
 
 _WHOLE_CHARACTERS = re.compile(
     rb'"(?:[^"\\]++|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
-    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*+",
+    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|)*+",
     re.DOTALL,
 )
+"""The empty alternative is for Python before 3.11.5: see `spans.TO_BRACKET`."""
 
 
 @dataclass(frozen=True, slots=True)
