@@ -30,7 +30,6 @@ _DIALECTS = {
 }
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
-_TOOLS = ("tools", "functions")
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
@@ -80,8 +79,8 @@ def parse_call(dialect: Dialect, body: bytes) -> LlmCall | Reason:
             user_id=_user_id(fields),
             inline_policies=inline.read(fields),
             has_images=_has_images(fields),
-            has_tools=any(fields.get(key) for key in _TOOLS),
-            max_tokens=next((limit for key in _LIMITS if _is_whole(limit := fields.get(key))), 0),
+            has_tools=bool(fields.get("tools") or fields.get("functions")),
+            max_tokens=_max_tokens(fields),
             is_stateful=dialect is Dialect.RESPONSES and any(fields.get(key) for key in _STATEFUL),
         )
     except _WrongType:
@@ -162,13 +161,29 @@ _READERS: dict[Dialect, Callable[[dict[str, Any]], Iterable[Message]]] = {
 
 def _has_images(fields: dict[str, Any]) -> bool:
     """Whether some turn shows an image, also as what a tool gave back."""
+    for turns in (fields.get("messages"), fields.get("input")):
+        for turn in turns if isinstance(turns, list) else ():
+            # Most turns are a text, which costs no more than to see that it is one.
+            content = turn.get("content", turn.get("output")) if isinstance(turn, dict) else None
+            if isinstance(content, list) and _shows_an_image(content):
+                return True
+    return False
+
+
+def _shows_an_image(content: list[object]) -> bool:
     return any(
         _is_one_of(part.get("type"), _IMAGE_PARTS)
-        for turns in (fields.get("messages"), fields.get("input"))
-        for turn in _objects(turns)
-        for outer in _objects(turn.get("content", turn.get("output")))
+        for outer in _objects(content)
         for part in (outer, *_objects(outer.get("content")))
     )
+
+
+def _max_tokens(fields: dict[str, Any]) -> int:
+    for key in _LIMITS:
+        limit = fields.get(key)
+        if _is_whole(limit):
+            return limit
+    return 0
 
 
 def _objects(given: object) -> Iterable[dict[str, Any]]:
@@ -246,19 +261,21 @@ def _conversation_id(fields: dict[str, Any]) -> str | None:
     conversation = fields.get("conversation")
     if isinstance(conversation, dict):
         conversation = conversation.get("id")
-    return _first_id(conversation, *_from_metadata(fields, "conversation_id", "session_id", "thread_id"))
+    return _first_id(conversation) or _id_in_metadata(fields, "conversation_id", "session_id", "thread_id")
 
 
 def _user_id(fields: dict[str, Any]) -> str | None:
-    return _first_id(
-        fields.get("user"), fields.get("safety_identifier"), *_from_metadata(fields, "user_id", "user")
-    )
+    known = _first_id(fields.get("user"), fields.get("safety_identifier"))
+    return known or _id_in_metadata(fields, "user_id", "user")
 
 
-def _from_metadata(fields: dict[str, Any], *keys: str) -> Iterable[object]:
+def _id_in_metadata(fields: dict[str, Any], *keys: str) -> str | None:
     metadata = fields.get("metadata")
-    return [metadata.get(key) for key in keys] if isinstance(metadata, dict) else []
+    return _first_id(*map(metadata.get, keys)) if isinstance(metadata, dict) else None
 
 
 def _first_id(*candidates: object) -> str | None:
-    return next((value for value in candidates if isinstance(value, str) and value), None)
+    for value in candidates:
+        if isinstance(value, str) and value:
+            return value
+    return None

@@ -15,6 +15,7 @@ from ext_proc.core.types import Decision, LlmCall, Retry, Target, copies_cluster
 AUTH_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 """Where clients put their keys. Each is removed before a request goes to a provider, unless that
 provider's own key overwrites it or its `passthrough_auth` says that the client's is meant for it."""
+_AUTH_HEADERS_BUT = {one: tuple(name for name in AUTH_HEADERS if name != one) for one in AUTH_HEADERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def for_decision(decision: Decision, path: str) -> Mutation:
     shown = [
         (headers.CLUSTER, decision.cluster),
         (headers.MODEL, target.name),
-        (headers.REASON, decision.reason.value),
+        (headers.REASON, decision.reason),
     ]
     if decision.policy is not None:
         shown.append((headers.POLICY, decision.policy))
@@ -80,7 +81,7 @@ def for_target(target: Target, path: str) -> Mutation:
     if credential is None:
         return Mutation(tuple(wanted), AUTH_HEADERS)
     wanted.append((credential.header, credential.value.reveal().encode()))
-    return Mutation(tuple(wanted), tuple(name for name in AUTH_HEADERS if name != credential.header))
+    return Mutation(tuple(wanted), _AUTH_HEADERS_BUT.get(credential.header, AUTH_HEADERS))
 
 
 def with_body(mutation: Mutation, body: bytes, *, was_encoded: bool) -> Mutation:

@@ -22,6 +22,8 @@ class Parent:
 
 def parse_traceparent(header: str) -> Parent | None:
     """None for a header that is none, or that names no trace. Of later versions what this one has is read."""
+    if not header:
+        return None
     match = _SHAPE.fullmatch(header)
     if match is None:
         return None

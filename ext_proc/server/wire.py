@@ -50,6 +50,7 @@ _COUNT = frozenset(
     )
 )
 """The headers that are read."""
+_DECISION = frozenset(headers.DECISION)
 
 _OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _PARTS = {
@@ -61,6 +62,20 @@ _PARTS = {
     "response_trailers": Part.RESPONSE_TRAILERS,
 }
 _FIELDS = {part: name for name, part in _PARTS.items()}
+
+_LARGE_BYTES = 64 << 10
+"""From here on writing a body by hand costs less than protobuf does."""
+
+
+def _tag(message: Any, field: str) -> bytes:
+    """What begins a field of this name. All those used here are of wire type LEN and below number 16."""
+    return bytes((message.DESCRIPTOR.fields_by_name[field].number << 3 | 2,))
+
+
+_OF_PART = {part: _tag(pb.ProcessingResponse, name) for name, part in _PARTS.items()}
+_RESPONSE = _tag(pb.BodyResponse, "response")
+_BODY_MUTATION = _tag(pb.CommonResponse, "body_mutation")
+_BODY = _tag(pb.BodyMutation, "body")
 
 _MODE = processing_mode_pb2.ProcessingMode
 _NO_BODY = _MODE(
@@ -100,21 +115,24 @@ def read(message: Any) -> Event | None:
 
 def _read_headers(message: Any) -> RequestHeaders:
     values = _values(message)
-    pins = (values.get(name) for name in headers.SESSION_PINS)
+    get = values.get
+    session_pin = None
+    for name in headers.SESSION_PINS:
+        session_pin = session_pin or get(name) or None
     return RequestHeaders(
-        method=values.get(":method", ""),
-        path=values.get(":path", ""),
-        content_type=values.get("content-type", ""),
-        content_encoding=values.get("content-encoding", ""),
-        request_id=values.get("x-request-id", "")[:_MAX_REQUEST_ID_CHARS],
-        session_pin=next((pin for pin in pins if pin), None),
+        method=get(":method", ""),
+        path=get(":path", ""),
+        content_type=get("content-type", ""),
+        content_encoding=get("content-encoding", ""),
+        request_id=get("x-request-id", "")[:_MAX_REQUEST_ID_CHARS],
+        session_pin=session_pin,
         ends_request=message.end_of_stream,
-        attempt=values.get(headers.ATTEMPT, ""),
-        model=values.get(headers.MODEL, ""),
-        arch={name: values[name] for name in headers.DECISION if name in values},
-        try_arm=values.get(headers.TRY_ARM, ""),
-        try_key=values.get(headers.TRY_KEY, ""),
-        parent=parse_traceparent(values.get("traceparent", "")),
+        attempt=get(headers.ATTEMPT, ""),
+        model=get(headers.MODEL, ""),
+        arch={name: value for name, value in values.items() if name in _DECISION},
+        try_arm=get(headers.TRY_ARM, ""),
+        try_key=get(headers.TRY_KEY, ""),
+        parent=parse_traceparent(get("traceparent", "")),
     )
 
 
@@ -176,15 +194,41 @@ def write(request: Decide, mutation: Mutation, decision: Decision | None) -> byt
         option.header.raw_value = value
     if mutation.remove:
         changes.remove_headers.extend(mutation.remove)
-    if mutation.body is not None and not request.is_streamed:
-        common.body_mutation.body = mutation.body
+    body = None if request.is_streamed else mutation.body
+    if body is not None and len(body) < _LARGE_BYTES:
+        common.body_mutation.body = body
     if decision is not None:
         common.clear_route_cache = True
         _write_metadata(answer.dynamic_metadata, decision)
         if request.part is Part.REQUEST_HEADERS and not request.is_streamed:
             answer.mode_override.CopyFrom(_NO_BODY)
     data: bytes = answer.SerializeToString()
-    return data
+    return data if body is None or len(body) < _LARGE_BYTES else _with_large(data, request.part, body)
+
+
+def _with_large(answer: bytes, part: Part, body: bytes) -> bytes:
+    """The same answer with a body. protobuf would copy a large one thrice, into pages new each time.
+
+    A message is what its fields say in turn, those within the same field too, so what is appended here adds
+    to the answer before. Source: https://protobuf.dev/programming-guides/encoding/#last-one-wins
+    """
+    length = len(body)
+    heads = []
+    for tag in (_BODY, _BODY_MUTATION, _RESPONSE, _OF_PART[part]):
+        head = tag + _varint(length)
+        length += len(head)
+        heads.append(head)
+    return b"".join((answer, *reversed(heads), body))
+
+
+def _varint(number: int) -> bytes:
+    """Source: https://protobuf.dev/programming-guides/encoding/#varints"""
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
 
 
 def write_piece(body: bytes, ends: bool) -> bytes:
@@ -198,7 +242,7 @@ def write_piece(body: bytes, ends: bool) -> bytes:
 
 def _write_metadata(struct: Any, decision: Decision) -> None:
     fields = struct.fields[headers.METADATA_NAMESPACE].struct_value.fields
-    fields["reason"].string_value = decision.reason.value
+    fields["reason"].string_value = decision.reason
     fields["model"].string_value = decision.target.name
     fields["cluster"].string_value = decision.target.cluster
     if decision.policy is not None:

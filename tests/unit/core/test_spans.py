@@ -87,6 +87,14 @@ def test_a_body_of_megabytes_of_text_is_not_intricate() -> None:
     assert not spans.is_intricate(b'{"x":"' + b"Words, words, and here is one bracket: [. " * 100_000 + b'"}')
 
 
+@pytest.mark.parametrize("text", [b"", b"x", b"a word or two "])
+def test_a_body_is_intricate_from_one_mark_too_many_wherever_they_stand(text: bytes) -> None:
+    marks = b"".join(text + mark for mark in (b"{", b"[", b":")) * (spans.MAX_MARKS // 3)
+    marks += b":" * (spans.MAX_MARKS % 3)
+    assert not spans.is_intricate(marks + text * 5000)
+    assert spans.is_intricate(text * 5000 + marks + b"[")
+
+
 def test_bytes_that_are_no_json_end_the_scan() -> None:
     for body in (b'{"a":', b'{"a":[1,{', b'{"a', b'{"a":"b'):
         list(spans.members(body))
