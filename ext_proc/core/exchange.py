@@ -164,6 +164,11 @@ class Exchange:
         self._dialect: Dialect | None = None
         self._awaited: RequestHeaders | None = None
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all that is left to say is that nothing changes."""
+        return self._has_headers and self._awaited is None
+
     def receive(self, event: Event) -> Action:
         """Take one event and say what to do about it. Total: any event is welcome in any state."""
         match event:

@@ -99,6 +99,11 @@ ROLE = "x-arch-role"
 ENVOY_HAS = "x-arch-envoy-has"
 """Stream metadata: which clusters and splits Envoy has, as `core.envoy_side` marks them."""
 
+SENDS = "x-arch-sends"
+SENDS_REQUEST = "request"
+"""Stream metadata of a filter that shows the request's headers and body and no more: once it has been told
+what to do about those, its stream may end."""
+
 ROLE_ROUTE = "route"
 """The listener's filter: reads a request and decides."""
 

@@ -78,6 +78,8 @@ def ext_proc(configuration: Configuration) -> HttpFilter:
     metadata = {headers.ROLE: headers.ROLE_ROUTE}
     if (has := envoy_side.told(configuration.snapshot)) is not None:
         metadata[headers.ENVOY_HAS] = has
+    if not configuration.envoy.streams_bodies:
+        metadata[headers.SENDS] = headers.SENDS_REQUEST
     processor = _processor(configuration, metadata, testers)
     processor.failure_mode_allow = True
     # The server refuses no request, so nothing that speaks in its place shall either.
@@ -139,7 +141,8 @@ def attempt_ext_proc(configuration: Configuration) -> HttpFilter:
     It fails closed: a request that nobody rewrote carries another provider's key. The status is one that
     clients try again at, and then find the route of the undecided.
     """
-    processor = _processor(configuration, {headers.ROLE: headers.ROLE_ATTEMPT}, headers.READ_OF_ATTEMPTS)
+    metadata = {headers.ROLE: headers.ROLE_ATTEMPT, headers.SENDS: headers.SENDS_REQUEST}
+    processor = _processor(configuration, metadata, headers.READ_OF_ATTEMPTS)
     processor.stat_prefix = "attempt"
     processor.status_on_error = HttpStatus(code=StatusCode.ServiceUnavailable)
     return HttpFilter(name=EXT_PROC, typed_config=pack(processor))

@@ -52,6 +52,7 @@ class Servicer:
         metadata = dict(context.invocation_metadata())
         self._telemetry.stream_opened()
         live.in_use.begin()
+        ends = metadata.get(headers.SENDS) == headers.SENDS_REQUEST
         try:
             role = metadata.get(headers.ROLE)
             if role == headers.ROLE_SHADOW:
@@ -60,14 +61,14 @@ class Servicer:
                 await self._observing.observe(live, context)
             elif role == headers.ROLE_ATTEMPT:
                 rule = lambda request: self._rewrite_attempt(live, request)  # noqa: E731
-                await self._serve(live, context, classify_copy, rule)
+                await self._serve(live, context, classify_copy, rule, ends=ends)
             else:
                 parent = parse_traceparent(metadata.get("traceparent", ""))
                 seen = live.as_seen_by(metadata.get(headers.ENVOY_HAS))
                 if seen.lacks:
                     self._telemetry.envoy_lacked()
                 rule = lambda request: self._decide(seen, request, parent)  # noqa: E731
-                await self._serve(live, context, dialect_of, rule)
+                await self._serve(live, context, dialect_of, rule, ends=ends)
         finally:
             live.in_use.end()
             self._telemetry.stream_closed()
@@ -79,10 +80,13 @@ class Servicer:
         classify: Classify,
         rule: Rule,
         see: Callable[[Event], None] = lambda _: None,
+        *,
+        ends: bool = False,
     ) -> None:
         """Serve one stream until Envoy ends it, in the mode that its first message tells.
 
-        `see` is shown each event.
+        `see` is shown each event. `ends`: nothing comes after the request, so that there is nothing to wait
+        for once that is decided, while its answer may take minutes. In pieces the body itself comes then.
         """
         message = await context.read()
         if message is not grpc.aio.EOF and wire.is_streamed(message):
@@ -91,10 +95,17 @@ class Servicer:
             exchange = StreamedExchange(window, classify)
             await serve_streamed(context, message, exchange, self._telemetry, rule)
         else:
-            await self._serve_buffered(context, message, Exchange(classify), rule, see)
+            await self._serve_buffered(context, message, Exchange(classify), rule, see, ends=ends)
 
     async def _serve_buffered(
-        self, context: Any, message: Any, exchange: Exchange, rule: Rule, see: Callable[[Event], None]
+        self,
+        context: Any,
+        message: Any,
+        exchange: Exchange,
+        rule: Rule,
+        see: Callable[[Event], None],
+        *,
+        ends: bool,
     ) -> None:
         """One answer per message, in order."""
         while message is not grpc.aio.EOF:
@@ -118,6 +129,8 @@ class Servicer:
                 case Decide() as request:
                     answer = (await rule(request)).answer
             await context.write(answer)
+            if ends and exchange.is_done:
+                return
             message = await context.read()
 
     async def _decide(self, live: Live, request: Decide, parent: Parent | None) -> Ruling:

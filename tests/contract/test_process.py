@@ -10,12 +10,15 @@ import grpc
 import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
+from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Decide, Part, RequestBody, RequestHeaders
 from ext_proc.core.failover import chains_of
 from ext_proc.core.parse import parse_call
+from ext_proc.core.rewrite import Mutation
 from ext_proc.core.types import (
     Arm,
     Credential,
+    Decision,
     Dialect,
     Message,
     Policy,
@@ -221,6 +224,38 @@ async def test_other_parts_are_acknowledged_in_order() -> None:
         messages.append(message)
     answers = await dialogue(*messages)
     assert tuple(answer.WhichOneof("response") for answer in answers) == names
+
+
+@pytest.mark.parametrize("role", ["route", "attempt"])
+async def test_a_stream_of_requests_alone_ends_with_the_decision(role: str) -> None:
+    metadata = (("x-arch-role", role), ("x-arch-sends", "request"))
+    messages = [headers(x_arch_attempt="openai/large"), body(BODY), pb.ProcessingRequest(request_trailers={})]
+    answers = await dialogue(*messages, metadata=metadata)
+    assert [answer.WhichOneof("response") for answer in answers][:1] == ["request_headers"]
+    assert len(answers) == 2
+    assert len(await dialogue(*messages, metadata=metadata[:1])) == 3
+
+
+async def test_a_stream_of_requests_alone_ends_with_the_headers_of_what_is_no_llm_call() -> None:
+    metadata = (("x-arch-sends", "request"),)
+    assert len(await dialogue(headers(path="/healthz"), body(BODY), metadata=metadata)) == 1
+
+
+async def test_a_copys_stream_goes_on_whatever_it_says_of_itself() -> None:
+    metadata = (("x-arch-role", "shadow"), ("x-arch-target", "openai/large"), ("x-arch-sends", "request"))
+    answer = pb.ProcessingRequest(response_headers={})
+    assert len(await dialogue(headers(), body(BODY), answer, metadata=metadata)) == 3
+
+
+@pytest.mark.parametrize("size", [0, 1 << 10, (64 << 10) - 1, 64 << 10, 2 << 20, 3 << 20])
+def test_a_body_of_any_size_is_written_as_protobuf_would(size: int) -> None:
+    request = Decide(Part.REQUEST_BODY, Dialect.CHAT_COMPLETIONS, RequestHeaders(), b"")
+    decision = Decision(SMALL, Reason.PINNED)
+    mutation = Mutation((("a", b"b"),), ("c",), b"x" * size)
+    answer = pb.ProcessingResponse.FromString(wire.write(request, mutation, decision))
+    expected = pb.ProcessingResponse.FromString(wire.write(request, replace(mutation, body=b""), decision))
+    expected.request_body.response.body_mutation.body = b"x" * size
+    assert answer == expected
 
 
 async def test_an_unknown_message_ends_the_stream_without_an_error() -> None:

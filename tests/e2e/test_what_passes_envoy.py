@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from demo.stand_in import Behaviour
 from ext_proc.server import wire
-from tests.support.mesh import CODING, CONFIGS, LIMIT_S, Mesh, chat, running_mesh
+from tests.support.mesh import CLIENT_HEADERS, CODING, CONFIGS, LIMIT_S, Mesh, chat, running_mesh
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -47,6 +47,20 @@ async def test_no_provider_sees_a_clients_cookies(mesh: Mesh, path: str) -> None
     assert "cookie" not in seen
     assert "proxy-authorization" not in seen
     assert seen["x-of-the-application"] == "kept"
+
+
+async def test_a_request_that_is_decided_holds_no_stream_while_its_provider_answers(mesh: Mesh) -> None:
+    hold = asyncio.Event()
+    mesh.providers["openai"].behave = Behaviour(hold=hold)
+    body = chat("anything", model="openai/gpt-4o-mini", stream=True)
+    url = f"{mesh.stack.url}/v1/chat/completions"
+    async with mesh.http.post(url, json=body, headers=CLIENT_HEADERS) as answer:
+        assert await answer.content.readuntil(b"\n\n")
+        async with asyncio.timeout(LIMIT_S):
+            while await mesh.counted("arch_ext_proc_streams_in_flight"):
+                await asyncio.sleep(0.02)
+        hold.set()
+        assert (await answer.content.read()).endswith(b"data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models"], ids=lambda path: path[4:])
