@@ -21,7 +21,7 @@ import yaml
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
-from ext_proc.config import rollout_schema, schema
+from ext_proc.config import envoy_schema, rollout_schema, schema
 from ext_proc.config.foreign import FOREIGN
 from ext_proc.config.section import Section
 
@@ -80,7 +80,7 @@ class Key(NamedTuple):
 
 
 def sections() -> dict[str, type[Section]]:
-    found = {**vars(rollout_schema), **vars(schema)}
+    found = {**vars(envoy_schema), **vars(rollout_schema), **vars(schema)}
     return {
         name: kind
         for name, kind in found.items()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ext_proc.config.schema import ArchConfig, ArchListener, ArchListeners, ModelProvider, Routing
+from ext_proc.config.envoy_schema import ArchListener, ArchListeners
+from ext_proc.config.schema import ArchConfig, ModelProvider, Routing
 from ext_proc.config.section import Section
 
 _GUARD = "remove it: checking prompts is the work of another filter, before this one"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ext_proc.config.document import Path, Report
 from ext_proc.config.draft import Draft
 from ext_proc.config.environment import read_secret
-from ext_proc.core.settings import Address, ExtProcTls, Pipe, ServerSettings, ServerTls
+from ext_proc.core.settings import Address, Pipe, ServerSettings, ServerTls
 from ext_proc.core.types import Secret
 
 MIN_TOKEN_CHARS = 16
@@ -33,12 +33,6 @@ def build_server(draft: Draft, environ: Mapping[str, str], report: Report) -> Se
         _check_exposure(settings, draft, report)
     _check_tls(settings, draft, report)
     return settings
-
-
-def build_ext_proc_tls(draft: Draft) -> ExtProcTls:
-    """Envoy's side of `server.tls`."""
-    tls = draft.config.envoy.ext_proc_tls
-    return ExtProcTls(tls.ca, tls.certificate, tls.key, tls.name, tls.sds)
 
 
 def _listen(draft: Draft, report: Report) -> Address | Pipe:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ext_proc.config.base_url import BaseUrl, parse_base_url, parse_otlp_endpoint
+from ext_proc.config.envoy_schema import Envoy, Listeners
 from ext_proc.config.rollout_schema import Rollout, Rollouts
 from ext_proc.config.secret_file import SecretText
 from ext_proc.config.section import Section
@@ -23,7 +24,6 @@ from ext_proc.config.values import (
     File,
     Host,
     Identity,
-    Ip,
     Mode,
     Model,
     Money,
@@ -38,7 +38,6 @@ from ext_proc.config.values import (
     duration,
     size,
     whole,
-    wrong,
 )
 from ext_proc.core.types import WHOLE_PER_10K
 
@@ -52,13 +51,6 @@ MAX_IDS = 10_000
 MAX_EXAMPLES = 32
 MAX_CLIENT_NAMES = 64
 MAX_WORKERS = 64
-
-ENVOY_PORT = 10_000
-ARCHGW_PORT = 12_000
-"""What archgw and Plano listen on where their file names no port."""
-
-REQUEST_TIMEOUT_S = 600.0
-"""How long Envoy waits for an answer's last byte: the default of the OpenAI and Anthropic clients."""
 
 
 Examples = Annotated[list[Example | None], Field(max_length=MAX_EXAMPLES)]
@@ -324,70 +316,6 @@ class TelemetrySection(Section):
     otlp: Otlp | None = None
     log_content: bool = False
 
-
-class EnvoyListener(Section):
-    address: Ip = "127.0.0.1"
-    port: Port = ENVOY_PORT
-
-
-class EnvoyAdmin(Section):
-    address: Ip = "127.0.0.1"
-    port: Port = 9_901
-
-
-class ExtProcTlsSection(Section):
-    """Files of Envoy's machine."""
-
-    ca: File | None = None
-    certificate: File | None = None
-    key: File | None = None
-    sds: File | None = None
-    name: Text | None = None
-
-
-class Envoy(Section):
-    listener: EnvoyListener | None = None
-    admin: EnvoyAdmin | None = EnvoyAdmin()
-    ext_proc_cluster: Cluster = "arch_ext_proc"
-    ext_proc_tls: ExtProcTlsSection = ExtProcTlsSection()
-    cluster_naming: Literal["host", "istio"] = "host"
-    message_timeout: Annotated[float, BeforeValidator(duration("5ms", "5m"))] = 0.5
-    request_timeout: Annotated[float, BeforeValidator(duration("1s", "24h"))] | None = None
-    body_limit: Annotated[int, BeforeValidator(size("64KiB", "1GiB"))] = 32 << 20
-    pass_cookies: bool = False
-    body_mode: Literal["buffered", "streamed"] = "buffered"
-    decision_window: Annotated[int, BeforeValidator(size("1KiB", "1GiB"))] | None = None
-
-
-def _listener_type(value: object) -> object:
-    if value in ("agent", "prompt"):
-        raise wrong("is not served here", "remove this listener: only calls to models are")
-    return value
-
-
-class ArchListener(Section):
-    """A listener as archgw (a mapping by name) and Plano (a list) write it."""
-
-    type: Annotated[Literal["model"], BeforeValidator(_listener_type)] = "model"
-    name: Name | None = None
-    address: Ip = "0.0.0.0"
-    port: Port = ARCHGW_PORT
-    message_format: Literal["openai"] = "openai"
-    timeout: Annotated[float, BeforeValidator(duration("1s", "24h"))] | None = None
-
-
-class ArchListeners(Section):
-    egress_traffic: ArchListener | None = None
-
-
-def _listeners_kind(value: object) -> str:
-    return "list" if isinstance(value, list) else "map"
-
-
-Listeners = Annotated[
-    Annotated[ArchListeners, Tag("map")] | Annotated[list[ArchListener | None], Tag("list")],
-    Discriminator(_listeners_kind),
-]
 
 Providers = Annotated[list[ModelProvider | None], Field(min_length=1, max_length=MAX_PROVIDERS)]
 Version = Literal["v0.1", "v0.1.0", "0.1-beta", "0.2.0", "v0.2.0", "v0.3.0", "v0.4.0"]

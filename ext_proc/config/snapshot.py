@@ -14,8 +14,9 @@ from ext_proc.config.comparison import build_comparison
 from ext_proc.config.document import Path, Report, shown
 from ext_proc.config.draft import Draft
 from ext_proc.config.environment import read_secret
+from ext_proc.config.envoy import build_envoy
 from ext_proc.config.failover import retry_of
-from ext_proc.config.listening import build_ext_proc_tls, build_server
+from ext_proc.config.listening import build_server
 from ext_proc.config.rollouts import build_rollouts, read_token
 from ext_proc.config.routes import build_routes
 from ext_proc.config.routing import (
@@ -26,11 +27,10 @@ from ext_proc.config.routing import (
     build_shadow_router,
     check_deadline,
 )
-from ext_proc.config.schema import REQUEST_TIMEOUT_S, ArchListener, ArchListeners, EnvoyListener
 from ext_proc.config.servers import check_servers
 from ext_proc.config.telemetry import build_telemetry
 from ext_proc.core.failover import chains_of
-from ext_proc.core.settings import Address, Configuration, EnvoySettings, RouterSettings
+from ext_proc.core.settings import Address, Configuration, RouterSettings
 from ext_proc.core.types import Shadow, Snapshot, Target
 
 MIN_SALT_CHARS = 16
@@ -50,7 +50,7 @@ def build(
     router = build_router(draft, environ, report)
     shadow_router = build_shadow_router(draft, environ, report)
     salt = _salt(draft, environ, report)
-    envoy = _envoy(draft, catalog, report)
+    envoy = build_envoy(draft, catalog.failure_variable, report)
     comparison = build_comparison(draft, catalog, report)
     telemetry = build_telemetry(draft, report)
     rollouts = build_rollouts(draft, routes, environ, report)
@@ -136,72 +136,6 @@ def _salt(draft: Draft, environ: Mapping[str, str], report: Report) -> bytes | N
         )
     # BLAKE2's key has at most 64 bytes; a salt may have any number.
     return hashlib.sha256(value.text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _envoy(draft: Draft, catalog: Catalog, report: Report) -> EnvoySettings:
-    envoy = draft.config.envoy
-    found = _arch_listener(draft, report)
-    listener: EnvoyListener | ArchListener = envoy.listener or EnvoyListener()
-    timeout = envoy.request_timeout
-    if found is not None:
-        path, arch = found
-        if draft.was_written(("envoy", "listener")):
-            mark = draft.document.mark(path)
-            report.add(mark, '"listeners" and "envoy.listener" say the same', "keep envoy.listener")
-        if arch.timeout is not None and timeout is not None:
-            mark = draft.document.mark((*path, "timeout"))
-            report.add(
-                mark, '"timeout" and "envoy.request_timeout" say the same', "keep envoy.request_timeout"
-            )
-        listener, timeout = arch, timeout or arch.timeout
-    admin = envoy.admin
-    if admin is not None and listener.port == admin.port != 0 and listener.address == admin.address:
-        path = ("envoy", "admin", "port")
-        mark = draft.document.mark(path if draft.was_written(path) else ("envoy", "listener", "port"))
-        report.add(mark, f"Envoy's listener and admin both use port {admin.port}", "give one another port")
-    _check_decision_window(draft, report)
-    return EnvoySettings(
-        listener=Address(listener.address, listener.port),
-        admin=Address(admin.address, admin.port) if admin is not None else None,
-        ext_proc_cluster=envoy.ext_proc_cluster,
-        message_timeout_s=envoy.message_timeout,
-        request_timeout_s=timeout or REQUEST_TIMEOUT_S,
-        body_limit_bytes=envoy.body_limit,
-        failure_credential_env=catalog.failure_variable,
-        pass_cookies=envoy.pass_cookies,
-        ext_proc_tls=build_ext_proc_tls(draft),
-        streams_bodies=envoy.body_mode == "streamed",
-        decision_window_bytes=envoy.decision_window or envoy.body_limit,
-    )
-
-
-def _check_decision_window(draft: Draft, report: Report) -> None:
-    envoy, path = draft.config.envoy, ("envoy", "decision_window")
-    if envoy.decision_window is None:
-        return
-    if envoy.body_mode == "buffered":
-        problem, hint = '"decision_window" is for streamed bodies', "add body_mode: streamed, or leave it out"
-    elif envoy.decision_window > envoy.body_limit:
-        problem, hint = '"decision_window" is above "body_limit"', "raise body_limit as well"
-    else:
-        return
-    report.add(draft.document.mark(path), problem, hint)
-
-
-def _arch_listener(draft: Draft, report: Report) -> tuple[Path, ArchListener] | None:
-    """The listener that an archgw or Plano file has for calls to models."""
-    listeners = draft.config.listeners
-    if isinstance(listeners, ArchListeners):
-        found = listeners.egress_traffic
-        return None if found is None else (("listeners", "egress_traffic"), found)
-    models: list[tuple[Path, ArchListener]] = [
-        (("listeners", index), entry)
-        for index, entry in enumerate(listeners or [])
-        if entry is not None and not draft.is_lost(("listeners", index, "type"))
-    ]
-    for path, _ in models[1:]:
-        report.add(draft.document.mark(path), "a second listener for calls to models", "keep one of them")
-    return models[0] if models else None
 
 
 def _digest(snapshot: Snapshot, router: RouterSettings, salt: bytes | None) -> str:

@@ -9,22 +9,17 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ext_proc.config import rollout_schema, schema
 from ext_proc.config.load import load_text
 from ext_proc.config.weights import normalise
 from ext_proc.core.errors import ConfigError, Problem
 from ext_proc.core.types import WHOLE_PER_10K
+from tests.support import reference
 
 KEYS = st.sampled_from(
     sorted(
         {
             "tracing",
-            *(
-                key
-                for module in (schema, rollout_schema)
-                for section in vars(module).values()
-                for key in getattr(section, "model_fields", ())
-            ),
+            *(key for section in reference.load().sections().values() for key in section.model_fields),
         }
     )
 )

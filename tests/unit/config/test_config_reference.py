@@ -8,23 +8,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ext_proc.config import rollout_schema, schema
 from ext_proc.config.base_url import WELL_KNOWN
+from ext_proc.config.envoy_schema import ArchListener, ArchListeners
 from ext_proc.config.foreign import FOREIGN
 from ext_proc.config.load import check, load, load_text
-from ext_proc.config.section import Section
 from ext_proc.core.types import Retry
+from tests.support import reference
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "configuration.md").read_text()
 EXAMPLE, *FRAGMENTS = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 """A whole file, and parts of files that have what the first can have only one of."""
 REST = "model_providers: [{model: openai/a, default: true}]\naffinity: {salt: 0123456789abcdef}\n"
-SECTIONS = [
-    kind
-    for kind in (*vars(schema).values(), *vars(rollout_schema).values())
-    if isinstance(kind, type) and issubclass(kind, Section)
-]
+SECTIONS = reference.load().sections().values()
 
 
 def test_the_example_is_sound() -> None:
@@ -43,7 +39,7 @@ def keys_in(data: object) -> set[str]:
 
 
 def test_the_example_has_every_key() -> None:
-    of_archgw = {schema.ArchListener, schema.ArchListeners}
+    of_archgw = {ArchListener, ArchListeners}
     keys = {key for kind in SECTIONS if kind not in of_archgw for key in kind.model_fields}
     written = set().union(*(keys_in(yaml.safe_load(text)) for text in (EXAMPLE, *FRAGMENTS)))
     assert keys - written == {"llm_providers", "listeners"}
