@@ -19,6 +19,7 @@ from ext_proc.core.settings import Address
 from ext_proc.core.types import Secret, Snapshot
 from ext_proc.telemetry import Telemetry
 from ext_proc.telemetry.entries import Entries
+from ext_proc.transport.admin_port import AdminPort, probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def front_application(
 
 
 class AdminServer:
-    """`/healthz` says that the process lives, `/readyz` that it takes requests, `/metrics` the numbers.
+    """What `probes` tell, and more.
 
     `/config` shows what is in force, `/shadows` what comparisons found, `/` all of it to people.
     """
@@ -69,18 +70,14 @@ class AdminServer:
         token: Callable[[], Secret | None] = lambda: None,
         sources: Sources = _NOTHING,
     ) -> None:
-        self._address = address
         self._telemetry = telemetry
-        self._is_ready = is_ready
         self._sources = sources
         guard = Guard(address, token)
         application = web.Application(middlewares=[guard.check_host], client_max_size=MAX_BODY_BYTES)
         application.on_response_prepare.append(page.add_headers)
         application.add_routes(
             [
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/metrics", self._metrics),
+                *probes(is_ready, self._metrics),
                 web.get("/shadows", self._shown_shadows),
                 web.get("/config", self._shown_config),
                 *RolloutRoutes(sources.rollouts, guard).routes(),
@@ -92,32 +89,15 @@ class AdminServer:
             events = EventRoutes(telemetry.activity.entries)
             application.add_routes([*page.routes(), *live.routes(), *events.routes()])
             application.on_shutdown.append(events.close)
-        self._runner = web.AppRunner(application, access_log=None)
+        self.application = application
+        self._port = AdminPort(address, application)
 
     async def start(self, socket: str | None = None) -> int:
-        """Bind and serve; the port that was bound. Errors: OSError when the address is taken.
-
-        With a Unix socket it listens there alone, for whoever listens at the address and passes requests on.
-        """
-        await self._runner.setup()
-        if socket is not None:
-            await web.UnixSite(self._runner, socket).start()
-            return self._address.port
-        site = web.TCPSite(self._runner, self._address.host, self._address.port)
-        await site.start()
-        port: int = self._runner.addresses[0][1]
-        return port
+        """As `AdminPort.start`."""
+        return await self._port.start(socket)
 
     async def stop(self) -> None:
-        await self._runner.cleanup()
-
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def _readyz(self, _: web.Request) -> web.Response:
-        if self._is_ready():
-            return web.Response(text="ready\n")
-        return web.Response(status=503, text="not ready\n")
+        await self._port.stop()
 
     async def _shown_shadows(self, _: web.Request) -> web.Response:
         """Comparisons of late, in names and numbers."""
@@ -127,8 +107,5 @@ class AdminServer:
         """The configuration in force, its secrets masked, and how the last reload went."""
         return web.json_response(self._sources.config())
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(
-            body=self._telemetry.exposition(),
-            headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
+    async def _metrics(self) -> bytes:
+        return self._telemetry.exposition()

@@ -20,8 +20,9 @@ from aiohttp.typedefs import Handler
 
 from ext_proc.core.settings import Address, is_loopback
 from ext_proc.core.types import Secret
+from ext_proc.transport.admin_port import HEALTH, METRICS, READY
 
-FOR_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
+FOR_MACHINES = frozenset({HEALTH, READY, METRICS})
 """What probes and scrapers ask for, by whatever name they know this port."""
 
 

@@ -15,7 +15,6 @@ from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutatio
 from envoy_data_plane.envoy.config.core.v3 import (
     Http1ProtocolOptions,
     Metadata,
-    TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.config.core.v3 import HttpProtocolOptions as CommonHttpOptions
 from envoy_data_plane.envoy.config.endpoint.v3 import (
@@ -29,8 +28,6 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RetryPolicyRetryBackOff,
     RetryPolicyRetryPriority,
 )
-from envoy_data_plane.envoy.extensions.common.matching.v3 import ExtensionWithMatcher
-from envoy_data_plane.envoy.extensions.filters.common.matcher.action.v3 import SkipFilter
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
     HeaderMutation as HeaderMutationFilter,
 )
@@ -42,17 +39,10 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptionsAutoHttpConfig,
     HttpProtocolOptionsExplicitHttpConfig,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import HttpRequestHeaderMatchInput
 from envoy_data_plane.google.protobuf import Struct
-from envoy_data_plane.xds.core.v3 import TypedExtensionConfig as MatcherExtensionConfig
 from envoy_data_plane.xds.type.matcher.v3 import (
-    Matcher,
-    MatcherMatcherList,
-    MatcherMatcherListFieldMatcher,
     MatcherMatcherListPredicate,
     MatcherMatcherListPredicatePredicateList,
-    MatcherMatcherListPredicateSinglePredicate,
-    MatcherOnMatch,
     StringMatcher,
 )
 
@@ -68,6 +58,7 @@ from ext_proc.envoy_config.clusters import (
     tls,
 )
 from ext_proc.envoy_config.filters import attempt_ext_proc, upstream_codec
+from ext_proc.envoy_config.skipping import header_is, skipped_where
 from ext_proc.envoy_config.typed import address, overwrite, pack, seconds
 
 METADATA = "arch"
@@ -179,28 +170,12 @@ def _unless_fit(configuration: Configuration, first: Target) -> HttpFilter:
     """
     asks = attempt_ext_proc(configuration)
     both = MatcherMatcherListPredicatePredicateList(
-        predicate=[_says(headers.ATTEMPT, first.name), _says(headers.WRITTEN_FOR, first.name)]
+        predicate=[
+            header_is(name, StringMatcher(exact=first.name))
+            for name in (headers.ATTEMPT, headers.WRITTEN_FOR)
+        ]
     )
-    skip = MatcherOnMatch(action=MatcherExtensionConfig(name="skip", typed_config=pack(SkipFilter())))
-    fit = MatcherMatcherListFieldMatcher(
-        predicate=MatcherMatcherListPredicate(and_matcher=both), on_match=skip
-    )
-    matched = ExtensionWithMatcher(
-        extension_config=TypedExtensionConfig(name=asks.name, typed_config=asks.typed_config),
-        xds_matcher=Matcher(matcher_list=MatcherMatcherList(matchers=[fit])),
-    )
-    return HttpFilter(name="envoy.filters.http.match_delegate", typed_config=pack(matched))
-
-
-def _says(header: str, value: str) -> MatcherMatcherListPredicate:
-    return MatcherMatcherListPredicate(
-        single_predicate=MatcherMatcherListPredicateSinglePredicate(
-            input=MatcherExtensionConfig(
-                name=header, typed_config=pack(HttpRequestHeaderMatchInput(header_name=header))
-            ),
-            value_match=StringMatcher(exact=value),
-        )
-    )
+    return skipped_where(MatcherMatcherListPredicate(and_matcher=both), asks)
 
 
 def _breakers(max_requests: int) -> CircuitBreakers:

@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from envoy_data_plane.envoy.config.core.v3 import TypedExtensionConfig
 from envoy_data_plane.envoy.config.route.v3 import RetryPolicy
-from envoy_data_plane.envoy.extensions.common.matching.v3 import ExtensionWithMatcher
-from envoy_data_plane.envoy.extensions.filters.common.matcher.action.v3 import SkipFilter
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
-from envoy_data_plane.envoy.type.matcher.v3 import HttpRequestHeaderMatchInput
-from envoy_data_plane.xds.core.v3 import TypedExtensionConfig as MatcherExtensionConfig
 from envoy_data_plane.xds.type.matcher.v3 import (
-    Matcher,
-    MatcherMatcherList,
-    MatcherMatcherListFieldMatcher,
     MatcherMatcherListPredicate,
-    MatcherMatcherListPredicateSinglePredicate,
-    MatcherOnMatch,
     RegexMatcher,
     RegexMatcherGoogleRe2,
     StringMatcher,
@@ -32,7 +22,8 @@ from ext_proc.envoy_config.break_log import break_log
 from ext_proc.envoy_config.chains import chains
 from ext_proc.envoy_config.gateway_routes import Routes
 from ext_proc.envoy_config.manifests import NAME, Manifest, Place, manifest
-from ext_proc.envoy_config.typed import as_dict, pack, seconds
+from ext_proc.envoy_config.skipping import header_is, skipped_where
+from ext_proc.envoy_config.typed import as_dict, seconds
 
 _MANAGER = "/default_filter_chain/filters/0/typed_config"
 _TYPES = "type.googleapis.com/envoy.config"
@@ -119,24 +110,8 @@ def _copies_and_chains(configuration: Configuration, resource: str, routes: Rout
 
 def _unless_observed(observer: HttpFilter) -> HttpFilter:
     present = StringMatcher(safe_regex=RegexMatcher(google_re2=RegexMatcherGoogleRe2(), regex=".+"))
-    is_observed = MatcherMatcherListPredicate(
-        single_predicate=MatcherMatcherListPredicateSinglePredicate(
-            input=MatcherExtensionConfig(
-                name="observed",
-                typed_config=pack(HttpRequestHeaderMatchInput(header_name=headers.OBSERVE)),
-            ),
-            value_match=present,
-        )
-    )
-    skip = MatcherOnMatch(action=MatcherExtensionConfig(name="skip", typed_config=pack(SkipFilter())))
-    otherwise = MatcherMatcherListFieldMatcher(
-        predicate=MatcherMatcherListPredicate(not_matcher=is_observed), on_match=skip
-    )
-    matched = ExtensionWithMatcher(
-        extension_config=TypedExtensionConfig(name=observer.name, typed_config=observer.typed_config),
-        xds_matcher=Matcher(matcher_list=MatcherMatcherList(matchers=[otherwise])),
-    )
-    return HttpFilter(name="envoy.filters.http.match_delegate", typed_config=pack(matched))
+    is_observed = header_is(headers.OBSERVE, present)
+    return skipped_where(MatcherMatcherListPredicate(not_matcher=is_observed), observer)
 
 
 def _filter_named(name: str) -> str:

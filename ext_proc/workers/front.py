@@ -13,6 +13,7 @@ from multidict import CIMultiDict
 
 from ext_proc.core.settings import Address
 from ext_proc.telemetry.entries import Entries
+from ext_proc.transport.admin_port import AdminPort, probes
 from ext_proc.workers.asking import ask, session_of
 from ext_proc.workers.configs import joined_configs
 from ext_proc.workers.followed import Followed
@@ -53,16 +54,13 @@ class Front:
     def __init__(
         self, address: Address, workers: Workers, application: Application, limit_s: float = LIMIT_S
     ) -> None:
-        self._address = address
         self._limit_s = limit_s
         self._workers = workers
         followed = Followed(workers.serving)
         made = application(address, followed.entries, followed.fetch)
         made.add_routes(
             [
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/metrics", self._metrics),
+                *probes(lambda: workers.is_ready, workers.metrics),
                 web.get("/workers", self._report),
                 web.get("/overview", self._overview),
                 web.get("/shadows", self._shadows),
@@ -70,31 +68,14 @@ class Front:
                 web.route("*", "/{path:.*}", self._pass_on),
             ]
         )
-        self._runner = web.AppRunner(made, access_log=None)
+        self._port = AdminPort(address, made)
 
     async def start(self) -> int:
         """Bind and serve; the port that was bound. Errors: OSError when the address is taken."""
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self._address.host, self._address.port).start()
-        port: int = self._runner.addresses[0][1]
-        return port
+        return await self._port.start()
 
     async def stop(self) -> None:
-        await self._runner.cleanup()
-
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def _readyz(self, _: web.Request) -> web.Response:
-        if self._workers.is_ready:
-            return web.Response(text="ready\n")
-        return web.Response(status=503, text="not ready\n")
-
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(
-            body=await self._workers.metrics(),
-            headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
+        await self._port.stop()
 
     async def _report(self, _: web.Request) -> web.Response:
         return web.json_response({"workers": self._workers.report()})

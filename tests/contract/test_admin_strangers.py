@@ -34,7 +34,7 @@ async def an_admin(
     port = await server.start()
     try:
         async with asyncio.timeout(60), aiohttp.ClientSession() as http:
-            yield http, f"http://127.0.0.1:{port}", server._runner.app.router
+            yield http, f"http://127.0.0.1:{port}", server.application.router
     finally:
         await server.stop()
 

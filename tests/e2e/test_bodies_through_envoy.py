@@ -6,13 +6,13 @@ import asyncio
 import gzip
 import json
 import zlib
-from collections.abc import AsyncIterator
 
 import brotli
 import httpx2
 import pytest
 import zstandard
 
+from tests.support.bodies import answer_to_trailers, in_pieces, nothing_stays_of_whoever_leaves_in
 from tests.support.http2 import Http2Connection
 from tests.support.mesh import (
     CLIENT_HEADERS,
@@ -152,27 +152,14 @@ async def test_a_bomb_of_a_compressed_body_goes_unchanged_to_the_default(mesh: M
 async def test_a_chunked_body_is_routed(mesh: Mesh) -> None:
     plain = json.dumps(chat(CODING)).encode()
 
-    async def pieces() -> AsyncIterator[bytes]:
-        for at in range(0, len(plain), 7):
-            yield plain[at : at + 7]
-            await asyncio.sleep(0)
-
-    reply = await mesh.send(pieces())
+    reply = await mesh.send(in_pieces(plain, 7))
     assert (reply.status, reply.reason) == (200, "policy")
     assert mesh.only("coder").body == plain.replace(b'"whatever"', b'"coder"')
 
 
 async def test_a_chunked_body_with_trailers_is_routed(mesh: Mesh) -> None:
     plain = json.dumps(chat(CODING)).encode()
-    host = mesh.stack.url.removeprefix("http://")
-    reader, writer = await asyncio.open_connection(*host.split(":"))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n"
-    head += "content-type: application/json\r\ntransfer-encoding: chunked\r\ntrailer: x-note\r\n\r\n"
-    writer.write(head.encode() + b"%x\r\n%b\r\n0\r\nx-note: done\r\n\r\n" % (len(plain), plain))
-    async with asyncio.timeout(LIMIT_S):
-        answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
+    answer = await answer_to_trailers(mesh, plain)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"x-arch-reason: policy\r\n" in answer
     assert mesh.only("coder").body == plain.replace(b'"whatever"', b'"coder"')
@@ -219,12 +206,7 @@ async def test_an_http2_body_with_trailers_is_routed(mesh: Mesh) -> None:
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_large_body_is_routed_whole(mesh: Mesh, size: int, framing: str) -> None:
     body = json.dumps(chat(CODING, padding="0123456789abcdef" * (size // 16))).encode()
-
-    async def pieces() -> AsyncIterator[bytes]:
-        for at in range(0, len(body), 1 << 18):
-            yield body[at : at + (1 << 18)]
-
-    reply = await mesh.send(body if framing == "length" else pieces())
+    reply = await mesh.send(body if framing == "length" else in_pieces(body))
     assert (reply.status, reply.reason) == (200, "policy")
     assert mesh.only("coder").body == body.replace(b'"whatever"', b'"coder"', 1)
 
@@ -257,34 +239,12 @@ async def test_a_body_of_exactly_the_limit_is_routed_whole(mesh: Mesh) -> None:
 async def test_a_body_over_the_limit_gets_413_from_envoy_and_reaches_nobody(mesh: Mesh, framing: str) -> None:
     """By one byte."""
     body = body_of(mesh.stack.configuration.envoy.body_limit_bytes + 1)
-
-    async def pieces() -> AsyncIterator[bytes]:
-        for at in range(0, len(body), 1 << 18):
-            yield body[at : at + (1 << 18)]
-
-    reply = await mesh.send(body if framing == "length" else pieces())
+    reply = await mesh.send(body if framing == "length" else in_pieces(body))
     assert reply.status == 413
     assert mesh.seen() == {}
     assert (await mesh.ask()).reason == "policy"
 
 
 async def test_a_client_that_goes_away_mid_body_leaves_nothing_behind(mesh: Mesh) -> None:
-    host = mesh.stack.url.removeprefix("http://")
-    for _ in range(5):
-        _, writer = await asyncio.open_connection(*host.split(":"))
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-length: 1000\r\n"
-        writer.write(f'{head}content-type: application/json\r\n\r\n{{"model'.encode())
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-    assert (await mesh.ask()).reason == "policy"
+    await nothing_stays_of_whoever_leaves_in(mesh, b'{"model', 1000)
     assert mesh.only("coder")
-    open_streams = [-1.0]
-
-    async def look() -> None:
-        open_streams[0] = await mesh.counted("arch_ext_proc_streams_in_flight")
-
-    async with asyncio.timeout(LIMIT_S):
-        while open_streams[0]:
-            await look()
-            await asyncio.sleep(0.02)

@@ -15,6 +15,7 @@ from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
 from demo.stand_in import Behaviour
+from tests.support.bodies import answer_to_trailers, in_pieces, nothing_stays_of_whoever_leaves_in
 from tests.support.mesh import (
     CLIENT_HEADERS,
     CLIENT_KEY,
@@ -54,12 +55,6 @@ def body_of(text: str, **fields: Any) -> bytes:
     """The model last, as the official Python client writes it: no head tells it."""
     call = chat(text, **fields)
     return json.dumps({**call, "model": call.pop("model")}).encode()
-
-
-async def in_pieces(body: bytes, size: int = 1 << 18) -> AsyncIterator[bytes]:
-    for at in range(0, len(body), size):
-        yield body[at : at + size]
-        await asyncio.sleep(0)
 
 
 def was_served(reply: Reply, reason: str = "policy") -> None:
@@ -150,15 +145,7 @@ async def test_the_provider_gets_the_beginning_of_a_long_body_before_its_end_is_
 
 async def test_a_chunked_body_with_trailers_is_routed(mesh: Mesh) -> None:
     body = body_of(CODING)
-    host = mesh.stack.url.removeprefix("http://")
-    reader, writer = await asyncio.open_connection(*host.split(":"))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n"
-    head += "content-type: application/json\r\ntransfer-encoding: chunked\r\ntrailer: x-note\r\n\r\n"
-    writer.write(head.encode() + b"%x\r\n%b\r\n0\r\nx-note: done\r\n\r\n" % (len(body), body))
-    async with asyncio.timeout(LIMIT_S):
-        answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
+    answer = await answer_to_trailers(mesh, body)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"x-arch-reason: policy\r\n" in answer
     assert mesh.only("coder").body == body.replace(b'"whatever"', b'"coder"')
@@ -281,16 +268,5 @@ async def test_no_copy_is_made_of_a_body_that_was_decided_by_its_head(mesh: Mesh
 
 @pytest.mark.parametrize("sent", [20, MIB], ids=["before the decision", "after it"])
 async def test_a_client_that_leaves_mid_body_leaves_nothing_behind(mesh: Mesh, sent: int) -> None:
-    host = mesh.stack.url.removeprefix("http://")
     body = body_of(CODING + " and more of it" * (MIB // 8))
-    for _ in range(5):
-        _, writer = await asyncio.open_connection(*host.split(":"))
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n"
-        writer.write(f"{head}content-type: application/json\r\n\r\n".encode() + body[:sent])
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-    async with asyncio.timeout(LIMIT_S):
-        while await mesh.counted("arch_ext_proc_streams_in_flight"):
-            await asyncio.sleep(0.02)
-    was_served(await mesh.ask())
+    await nothing_stays_of_whoever_leaves_in(mesh, body[:sent], len(body))
