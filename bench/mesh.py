@@ -112,8 +112,10 @@ def _children(pid: int) -> list[int]:
 
 
 @asynccontextmanager
-async def running_mesh(folder: Path, workers: Iterable[int] = (1,)) -> AsyncIterator[Mesh]:
-    """Start everything, on ephemeral ports; stop it at the end."""
+async def running_mesh(
+    folder: Path, workers: Iterable[int] = (1,), *, answers_after_s: float = 0.0
+) -> AsyncIterator[Mesh]:
+    """Start everything, on ephemeral ports; stop it at the end. The upstream thinks for `answers_after_s`."""
     async with AsyncExitStack() as cleanup:
 
         async def envoy(name: str, bootstrap: dict[str, Any]) -> Child:
@@ -127,7 +129,7 @@ async def running_mesh(folder: Path, workers: Iterable[int] = (1,)) -> AsyncIter
             return child
 
         upstream_port = free_port()
-        upstream = await envoy("upstream", _upstream(upstream_port))
+        upstream = await envoy("upstream", _upstream(upstream_port, answers_after_s))
         routed = {}
         for count in workers:
             ports = {"admin": free_port(), "envoy": free_port(), "server": _free_ports(count)}
@@ -182,7 +184,7 @@ def _address(port: int) -> dict[str, Any]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def _upstream(port: int) -> dict[str, Any]:
+def _upstream(port: int, answers_after_s: float) -> dict[str, Any]:
     types = "type.googleapis.com/envoy.extensions.filters"
     accept, value = STREAMED.decode().strip().split(": ")
     streamed = {"prefix": "/", "headers": [{"name": accept, "string_match": {"exact": value}}]}
@@ -195,6 +197,7 @@ def _upstream(port: int) -> dict[str, Any]:
                 "name": "envoy.filters.http.buffer",
                 "typed_config": {"@type": f"{types}.http.buffer.v3.Buffer", "max_request_bytes": 64 << 20},
             },
+            *([_delay(answers_after_s)] if answers_after_s else []),
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {"@type": f"{types}.http.router.v3.Router"},
@@ -216,6 +219,12 @@ def _upstream(port: int) -> dict[str, Any]:
     filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
     listener = {"name": "upstream", "address": _address(port), "filter_chains": [{"filters": filters}]}
     return {"static_resources": {"listeners": [listener]}}
+
+
+def _delay(seconds: float) -> dict[str, Any]:
+    delay = {"fixed_delay": f"{seconds}s", "percentage": {"numerator": 100}}
+    fault = {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault", "delay": delay}
+    return {"name": "envoy.filters.http.fault", "typed_config": fault}
 
 
 def _answering(match: dict[str, Any], body: str, content_type: str) -> dict[str, Any]:

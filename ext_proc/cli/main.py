@@ -160,9 +160,11 @@ def _load(arguments: argparse.Namespace) -> Loaded:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    from ext_proc.cli.arenas import keep_arenas_few
     from ext_proc.config.source import Source
     from ext_proc.telemetry import log
 
+    keep_arenas_few()
     is_json = arguments.log_format == "json"
     if arguments.worker is not None:
         return _serve_as_worker(arguments, is_json)
