@@ -6,7 +6,8 @@ value in `value` is what an Envoy before 1.27 would send.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
@@ -71,6 +72,9 @@ def _tag(message: Any, field: str) -> bytes:
     """What begins a field of this name. All those used here are of wire type LEN and below number 16."""
     return bytes((message.DESCRIPTOR.fields_by_name[field].number << 3 | 2,))
 
+
+_OF_ONE_REQUEST = frozenset((":path", "content-length", headers.BUCKET, headers.OBSERVE))
+"""The headers whose values hardly ever come again."""
 
 _OF_PART = {part: _tag(pb.ProcessingResponse, name) for name, part in _PARTS.items()}
 _RESPONSE = _tag(pb.BodyResponse, "response")
@@ -183,35 +187,105 @@ def write(request: Decide, mutation: Mutation, decision: Decision | None) -> byt
 
     Envoy chooses its route again only when the same answer changes a header (a decision always does),
     and never for an upstream filter. The body of a streamed request follows in pieces of its own.
+
+    Most of an answer is the same for all requests that go to one target for one reason, so that is kept. A
+    message is what its fields say in turn, those within the same field too: what is appended to an answer
+    adds to it. Source: https://protobuf.dev/programming-guides/encoding/#last-one-wins
     """
+    body = None if request.is_streamed else mutation.body
+    told = () if decision is None else _told(decision)
+    is_same = decision is None or decision.bucket is None
+    shared = tuple(pair for pair in mutation.set if pair[0] not in _OF_ONE_REQUEST)
+    kept = _shared(
+        request.part,
+        shared,
+        mutation.remove,
+        told if is_same else (),
+        is_decided=decision is not None,
+        is_streamed=request.is_streamed,
+    )
+    own = pb.ProcessingResponse()
+    common = getattr(own, _FIELDS[request.part]).response
+    if len(shared) < len(mutation.set):
+        _set(common, (pair for pair in mutation.set if pair[0] in _OF_ONE_REQUEST))
+    if not is_same:
+        _tell(own, told)
+    if body is None:
+        return kept + _serialized(own)
+    if len(body) < _LARGE_BYTES:
+        common.body_mutation.body = body
+        return kept + _serialized(own)
+    return _with_large(kept + _serialized(own), request.part, body)
+
+
+@lru_cache(maxsize=256)
+def _shared(
+    part: Part,
+    pairs: tuple[tuple[str, bytes], ...],
+    removed: tuple[str, ...],
+    told: tuple[tuple[str, str | int], ...],
+    *,
+    is_decided: bool,
+    is_streamed: bool,
+) -> bytes:
+    """What answers share, providers' keys included. The last used are kept, of a few hundred bytes each."""
     answer = pb.ProcessingResponse()
-    common = getattr(answer, _FIELDS[request.part]).response
-    changes = common.header_mutation
-    add = changes.set_headers.add
-    for name, value in mutation.set:
+    common = getattr(answer, _FIELDS[part]).response
+    _set(common, pairs)
+    if removed:
+        common.header_mutation.remove_headers.extend(removed)
+    if is_decided:
+        common.clear_route_cache = True
+        if part is Part.REQUEST_HEADERS and not is_streamed:
+            answer.mode_override.CopyFrom(_NO_BODY)
+    if told:
+        _tell(answer, told)
+    return _serialized(answer)
+
+
+def _set(common: Any, pairs: Iterable[tuple[str, bytes]]) -> None:
+    add = common.header_mutation.set_headers.add
+    for name, value in pairs:
         option = add(append_action=_OVERWRITE)
         option.header.key = name
         option.header.raw_value = value
-    if mutation.remove:
-        changes.remove_headers.extend(mutation.remove)
-    body = None if request.is_streamed else mutation.body
-    if body is not None and len(body) < _LARGE_BYTES:
-        common.body_mutation.body = body
-    if decision is not None:
-        common.clear_route_cache = True
-        _write_metadata(answer.dynamic_metadata, decision)
-        if request.part is Part.REQUEST_HEADERS and not request.is_streamed:
-            answer.mode_override.CopyFrom(_NO_BODY)
-    data: bytes = answer.SerializeToString()
-    return data if body is None or len(body) < _LARGE_BYTES else _with_large(data, request.part, body)
+
+
+def _told(decision: Decision) -> tuple[tuple[str, str | int], ...]:
+    """The metadata that a decision carries to Envoy's access log."""
+    target = decision.target
+    told: list[tuple[str, str | int]] = [
+        ("reason", decision.reason.value),
+        ("model", target.name),
+        ("cluster", target.cluster),
+    ]
+    if decision.policy is not None:
+        told.append(("policy", decision.policy))
+    if decision.arm is not None:
+        told.append(("arm", decision.arm))
+    if decision.bucket is not None:
+        told.append(("bucket", decision.bucket))
+    if decision.shadow is not None:
+        told.append(("shadow", decision.shadow.target.name))
+    return tuple(told)
+
+
+def _tell(answer: Any, told: Iterable[tuple[str, str | int]]) -> None:
+    fields = answer.dynamic_metadata.fields[headers.METADATA_NAMESPACE].struct_value.fields
+    for name, value in told:
+        if isinstance(value, str):
+            fields[name].string_value = value
+        else:
+            fields[name].number_value = value
+
+
+def _serialized(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
 
 
 def _with_large(answer: bytes, part: Part, body: bytes) -> bytes:
-    """The same answer with a body. protobuf would copy a large one thrice, into pages new each time.
-
-    A message is what its fields say in turn, those within the same field too, so what is appended here adds
-    to the answer before. Source: https://protobuf.dev/programming-guides/encoding/#last-one-wins
-    """
+    """The same answer with a body. protobuf would copy a large one thrice, into pages new each time."""
     length = len(body)
     heads = []
     for tag in (_BODY, _BODY_MUTATION, _RESPONSE, _OF_PART[part]):
@@ -236,45 +310,26 @@ def write_piece(body: bytes, ends: bool) -> bytes:
     answer = pb.ProcessingResponse()
     piece = answer.request_body.response.body_mutation.streamed_response
     piece.body, piece.end_of_stream = body, ends
-    data: bytes = answer.SerializeToString()
-    return data
-
-
-def _write_metadata(struct: Any, decision: Decision) -> None:
-    fields = struct.fields[headers.METADATA_NAMESPACE].struct_value.fields
-    fields["reason"].string_value = decision.reason
-    fields["model"].string_value = decision.target.name
-    fields["cluster"].string_value = decision.target.cluster
-    if decision.policy is not None:
-        fields["policy"].string_value = decision.policy
-    if decision.arm is not None:
-        fields["arm"].string_value = decision.arm
-    if decision.bucket is not None:
-        fields["bucket"].number_value = decision.bucket
-    if decision.shadow is not None:
-        fields["shadow"].string_value = decision.shadow.target.name
+    return _serialized(answer)
 
 
 def _acknowledgement(part: Part) -> bytes:
     answer = pb.ProcessingResponse()
     getattr(answer, _FIELDS[part]).SetInParent()
-    data: bytes = answer.SerializeToString()
-    return data
+    return _serialized(answer)
 
 
 def _pass() -> bytes:
     answer = pb.ProcessingResponse()
     answer.request_headers.SetInParent()
     answer.mode_override.CopyFrom(_NO_BODY)
-    data: bytes = answer.SerializeToString()
-    return data
+    return _serialized(answer)
 
 
 def _immediate(status: int) -> bytes:
     answer = pb.ProcessingResponse()
     answer.immediate_response.status.code = status
-    data: bytes = answer.SerializeToString()
-    return data
+    return _serialized(answer)
 
 
 ACKNOWLEDGE = {part: _acknowledgement(part) for part in Part}

@@ -9,12 +9,13 @@ from typing import Any
 import grpc
 import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+from google.protobuf import json_format
 
 from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Decide, Part, RequestBody, RequestHeaders
 from ext_proc.core.failover import chains_of
 from ext_proc.core.parse import parse_call
-from ext_proc.core.rewrite import Mutation
+from ext_proc.core.rewrite import Mutation, for_decision, with_body
 from ext_proc.core.types import (
     Arm,
     Credential,
@@ -24,6 +25,7 @@ from ext_proc.core.types import (
     Policy,
     Route,
     Secret,
+    Shadow,
     Snapshot,
     Target,
     Verdict,
@@ -245,6 +247,52 @@ async def test_a_copys_stream_goes_on_whatever_it_says_of_itself() -> None:
     metadata = (("x-arch-role", "shadow"), ("x-arch-target", "openai/large"), ("x-arch-sends", "request"))
     answer = pb.ProcessingRequest(response_headers={})
     assert len(await dialogue(headers(), body(BODY), answer, metadata=metadata)) == 3
+
+
+DECISIONS = (
+    Decision(SMALL, Reason.PINNED),
+    Decision(LARGE, Reason.PINNED),
+    Decision(SMALL, Reason.ALIAS),
+    Decision(LARGE, Reason.POLICY, "code", "canary", 7),
+    Decision(LARGE, Reason.POLICY, "code", "canary", 8),
+    Decision(LARGE, Reason.POLICY, "code", "canary", 8, Shadow(SMALL, 100)),
+)
+
+
+@pytest.mark.parametrize("part", [Part.REQUEST_HEADERS, Part.REQUEST_BODY])
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_what_answers_share_mixes_none_up(part: Part, is_streamed: bool) -> None:
+    request = Decide(part, Dialect.CHAT_COMPLETIONS, RequestHeaders(), b"", is_streamed=is_streamed)
+    for _ in range(2):
+        for number, decision in enumerate(DECISIONS):
+            mutation = for_decision(decision, f"/{number}")
+            if number % 2:
+                mutation = with_body(mutation, b"x" * number, was_encoded=number > 2)
+            answer = pb.ProcessingResponse.FromString(wire.write(request, mutation, decision))
+            response = answer.request_headers if part is Part.REQUEST_HEADERS else answer.request_body
+            common = response.response
+            changes = common.header_mutation
+            options = changes.set_headers
+            assert {(each.header.key, each.header.raw_value) for each in options} == set(mutation.set)
+            assert len(options) == len(mutation.set)
+            assert {each.append_action for each in options} == {2}
+            assert tuple(changes.remove_headers) == mutation.remove
+            has_body = mutation.body is not None and not is_streamed
+            assert common.HasField("body_mutation") == has_body
+            assert common.body_mutation.body == (mutation.body if has_body else b"")
+            assert common.clear_route_cache
+            assert answer.HasField("mode_override") == (part is Part.REQUEST_HEADERS and not is_streamed)
+            told = {
+                "reason": decision.reason.value,
+                "model": decision.target.name,
+                "cluster": decision.target.cluster,
+                "policy": decision.policy,
+                "arm": decision.arm,
+                "bucket": decision.bucket,
+                "shadow": decision.shadow and decision.shadow.target.name,
+            }
+            known = {name: value for name, value in told.items() if value is not None}
+            assert json_format.MessageToDict(answer.dynamic_metadata)["arch_ext_proc"] == known
 
 
 @pytest.mark.parametrize("size", [0, 1 << 10, (64 << 10) - 1, 64 << 10, 2 << 20, 3 << 20])
