@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ext_proc import __version__
 from ext_proc.cli.bad_input import BadInput
+from ext_proc.cli.reader import ending_with_its_reader
 from ext_proc.core.errors import ConfigError, RouterError
 
 if TYPE_CHECKING:
@@ -44,9 +45,13 @@ _OF_MODULES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0, or 2 for a configuration or argument that cannot be used.
 
+    141, as for any tool, where nobody reads its output any more.
     A command imports what it needs when it runs: the server's libraries alone take most of a second.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    return ending_with_its_reader(partial(_run, sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> int:
     arguments = _parser(next(iter(argv), "")).parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
