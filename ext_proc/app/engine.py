@@ -14,18 +14,18 @@ from ext_proc.telemetry import log
 
 
 async def serve_engine(configuration: Configuration, settings: CausalLmSettings, socket: Path) -> None:
-    """Hold the weights until SIGTERM or SIGINT."""
+    """Hold the weights until SIGTERM or SIGINT. Errors: RouterError; OSError when there can be no socket."""
     router = build_causal_lm(settings, configuration.router.max_waiting)
     engine = EngineServer(router, socket)
-    if configuration.snapshot.policies:
-        await engine.prepare(configuration.snapshot.policies)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    await engine.start()
-    log.event(logging.INFO, "engine_serving", socket=str(socket), model=settings.model)
     try:
+        if configuration.snapshot.policies:
+            await engine.prepare(configuration.snapshot.policies)
+        await engine.start()
+        log.event(logging.INFO, "engine_serving", socket=str(socket), model=settings.model)
         await stopping.wait()
     finally:
         await engine.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from ext_proc.admin.app import AdminServer, Sources
@@ -43,54 +44,54 @@ async def serve(source: Source, loaded: Loaded, siblings: Siblings | None = None
         told.warned(str(warning))
     reloader = Reloader(serving, source, loaded, told)
     loop.add_signal_handler(signal.SIGHUP, reloader.ask)
-    await serving.begin()
-    grpc_server = GrpcServer(
-        serving.servicer(),
-        BreakLog(serving.observing),
-        server,
-        configuration.envoy.body_limit_bytes,
-        serving.telemetry,
-    )
-    admin = AdminServer(
-        configuration.admin,
-        serving.telemetry,
-        is_ready=lambda: not stopping.is_set(),
-        token=serving.admin_token,
-        sources=Sources(
-            current=lambda: serving.live.snapshot,
-            config=reloader.shown,
-            shadows=serving.recent.shown,
-            rollouts=lambda: serving.rollouts.controller,
-            explainer=serving.explain,
-        ),
-    )
-    grpc_port = await grpc_server.start()
-    admin_port = await admin.start(siblings.seat.admin if siblings is not None else None)
-    if siblings is not None:
-        await siblings.start(lambda: families_of(serving.telemetry.registry), stopping.set)
-        siblings.ready(grpc_port)
-        spawn(_tell_known(grpc_server, siblings), "known")
-    log.event(
-        logging.INFO,
-        "serving",
-        grpc=str(server.listen.at(grpc_port)),
-        admin=f"{configuration.admin.host}:{admin_port}",
-        revision=configuration.snapshot.revision,
-    )
-    reloader.start()
-    keep_what_is_there()
-    try:
+    # Closed in the opposite order, also where what comes next cannot be opened.
+    async with AsyncExitStack() as opened:
+        if siblings is not None:
+            opened.push_async_callback(siblings.close)
+        opened.push_async_callback(serving.close)
+        await serving.begin()
+        grpc_server = GrpcServer(
+            serving.servicer(),
+            BreakLog(serving.observing),
+            server,
+            configuration.envoy.body_limit_bytes,
+            serving.telemetry,
+        )
+        admin = AdminServer(
+            configuration.admin,
+            serving.telemetry,
+            is_ready=lambda: not stopping.is_set(),
+            token=serving.admin_token,
+            sources=Sources(
+                current=lambda: serving.live.snapshot,
+                config=reloader.shown,
+                shadows=serving.recent.shown,
+                rollouts=lambda: serving.rollouts.controller,
+                explainer=serving.explain,
+            ),
+        )
+        opened.push_async_callback(admin.stop)
+        opened.push_async_callback(grpc_server.stop)
+        grpc_port = await grpc_server.start()
+        admin_port = await admin.start(siblings.seat.admin if siblings is not None else None)
+        if siblings is not None:
+            await siblings.start(lambda: families_of(serving.telemetry.registry), stopping.set)
+            siblings.ready(grpc_port)
+            spawn(_tell_known(grpc_server, siblings), "known")
+        log.event(
+            logging.INFO,
+            "serving",
+            grpc=str(server.listen.at(grpc_port)),
+            admin=f"{configuration.admin.host}:{admin_port}",
+            revision=configuration.snapshot.revision,
+        )
+        reloader.start()
+        opened.push_async_callback(reloader.stop)
+        keep_what_is_there()
         await stopping.wait()
         log.event(logging.INFO, "draining", seconds=server.drain_s)
         if siblings is not None and siblings.is_retiring:
             await grpc_server.leave()
-    finally:
-        await reloader.stop()
-        await grpc_server.stop()
-        await admin.stop()
-        await serving.close()
-        if siblings is not None:
-            await siblings.close()
     log.event(logging.INFO, "stopped")
 
 

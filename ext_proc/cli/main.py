@@ -206,8 +206,9 @@ def _supervise(source: Source, loaded: Loaded) -> int:
     from ext_proc.workers.supervisor import Supervisor
 
     command = (sys.executable, *sys.orig_argv[1:], "--worker")
-    supervisor = Supervisor(loaded.configuration, command, source.load, front_application)
-    return _run_server(supervisor.run)
+    return _run_server(
+        lambda: Supervisor(loaded.configuration, command, source.load, front_application).run()
+    )
 
 
 def _run_server(serve: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
@@ -217,8 +218,8 @@ def _run_server(serve: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
         try:
             return runner.run(serve()) or EXIT_OK
         except (OSError, RuntimeError, RouterError) as error:
-            # Both servers report an address in use this way, and routers what they lack; anything later
-            # is handled per request.
+            # What cannot be listened at, files that cannot serve, what a router lacks; anything later is
+            # handled per request.
             print(f"arch-ext-proc serve: {error}", file=sys.stderr)
             return 1
 

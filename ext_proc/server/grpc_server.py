@@ -17,7 +17,7 @@ from ext_proc.server.breaks import BreakLog
 from ext_proc.server.guard import Guard
 from ext_proc.server.servicer import Servicer
 from ext_proc.telemetry import Telemetry
-from ext_proc.transport import unix
+from ext_proc.transport import tcp, unix
 
 _HEADROOM_BYTES = 1 << 20
 """What a message may hold besides the body: headers and framing."""
@@ -87,11 +87,13 @@ class GrpcServer:
     async def start(self) -> int:
         """Bind and serve; the port that was bound.
 
-        Errors: RuntimeError or OSError when the address is taken, BadCertificate.
+        Errors: OSError that names the address, BadCertificate.
         """
         listen = self._settings.listen
         if isinstance(listen, Pipe):
             unix.free(Path(listen.path))
+        else:
+            tcp.check_free(listen)
         # gRPC makes the socket itself, and it can be connected to as soon as it is there.
         with unix.mode_of_new_files(listen.mode) if isinstance(listen, Pipe) else nullcontext():
             port = self._bind(str(listen))
@@ -103,10 +105,15 @@ class GrpcServer:
 
     def _bind(self, address: str) -> int:
         tls = self._settings.tls
-        if tls is None:
-            port: int = self._server.add_insecure_port(address)
-        else:
-            port = self._server.add_secure_port(address, _credentials(tls, self._telemetry))
+        credentials = None if tls is None else _credentials(tls, self._telemetry)
+        try:
+            if credentials is None:
+                port: int = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            # It has told standard error why, and nobody else.
+            raise OSError(f"cannot listen at {address}") from error
         return port
 
     async def asked(self) -> None:

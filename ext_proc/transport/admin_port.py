@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from ext_proc.core.settings import Address
+from ext_proc.transport import tcp
 
 HEALTH, READY, METRICS = "/healthz", "/readyz", "/metrics"
 
@@ -38,7 +39,7 @@ class AdminPort:
         self._runner = web.AppRunner(application, access_log=None)
 
     async def start(self, socket: str | None = None) -> int:
-        """Bind and serve; the port that was bound. Errors: OSError when the address is taken.
+        """Bind and serve; the port that was bound. Errors: OSError that names the address.
 
         With a Unix socket it listens there alone, for whoever listens at the address and passes requests on.
         """
@@ -46,7 +47,10 @@ class AdminPort:
         if socket is not None:
             await web.UnixSite(self._runner, socket).start()
             return self._address.port
-        await web.TCPSite(self._runner, self._address.host, self._address.port).start()
+        try:
+            await web.TCPSite(self._runner, self._address.host, self._address.port).start()
+        except OSError as error:
+            raise tcp.cannot_listen(self._address, error.errno) from error
         port: int = self._runner.addresses[0][1]
         return port
 

@@ -19,6 +19,7 @@ from ext_proc.core.settings import Configuration
 from ext_proc.telemetry import log
 from ext_proc.telemetry.tasks import spawn
 from ext_proc.telemetry.workers import WorkerTelemetry
+from ext_proc.transport import unix
 from ext_proc.workers import frames
 from ext_proc.workers.front import Application, Front
 from ext_proc.workers.plan import Record, after_crash
@@ -66,6 +67,8 @@ class Place:
 class Supervisor:
     """`command` starts a worker when a file descriptor is added to it; `check` raises what is wrong with the
     configuration file now, `application` makes what the admin port begins with.
+
+    Errors: OSError when there is no place for the workers' sockets.
     """
 
     def __init__(
@@ -81,14 +84,10 @@ class Supervisor:
         self._command = tuple(command)
         self._check = check
         self._telemetry = WorkerTelemetry()
-        self._folder = tempfile.TemporaryDirectory(prefix="arch-ext-proc-")
         count = configuration.server.workers
+        self._folder = _folder_for_sockets(count)
         self.places = [
-            Place(
-                Seat(
-                    index, count, str(Path(self._folder.name) / f"{index}.sock"), configuration.snapshot.salt
-                )
-            )
+            Place(Seat(index, count, _socket_in(self._folder.name, index), configuration.snapshot.salt))
             for index in range(count)
         ]
         self._front = Front(configuration.admin, self, application)
@@ -291,6 +290,24 @@ class Supervisor:
             for worker in workers:
                 worker.send(signal.SIGKILL)
             await asyncio.wait(late)
+
+
+def _socket_in(folder: str, index: int) -> str:
+    return str(Path(folder) / f"{index}.sock")
+
+
+def _folder_for_sockets(count: int) -> tempfile.TemporaryDirectory[str]:
+    """Errors: OSError that says what to do."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="arch-ext-proc-")
+    except OSError as error:
+        text = f"no folder for the workers' sockets: {error.strerror}: set TMPDIR to one that can be written"
+        raise OSError(text) from error
+    longest = _socket_in(made.name, count - 1)
+    if len(os.fsencode(longest)) > unix.MAX_PATH_BYTES:
+        made.cleanup()
+        raise OSError(f"{longest} is too long for a socket: set TMPDIR to a shorter folder")
+    return made
 
 
 def _has_settled(place: Place, old: Worker) -> bool:

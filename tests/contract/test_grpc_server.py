@@ -125,7 +125,7 @@ async def test_two_servers_share_no_socket_and_no_port(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         third = a_server(Address("127.0.0.1", taken.getsockname()[1]), Telemetry())
-        with pytest.raises(RuntimeError):
+        with pytest.raises(OSError, match="in use"):
             await third.start()
         await third.stop()
 
