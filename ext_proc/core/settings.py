@@ -237,6 +237,11 @@ class ExtProcTls:
     sds: str | None = None
 
 
+BODY_GROWTH_BYTES = 64 << 10
+"""How much longer a body may become when its model gets another name. Envoy has room for it, since its limit
+holds for what a body is replaced with, too. No name is longer: it must fit into a header."""
+
+
 @dataclass(frozen=True, slots=True)
 class EnvoySettings:
     """What `render` writes into Envoy's configuration.
@@ -258,6 +263,11 @@ class EnvoySettings:
     ext_proc_tls: ExtProcTls = ExtProcTls()
     streams_bodies: bool = False
     decision_window_bytes: int = 32 << 20
+
+    @property
+    def buffer_limit_bytes(self) -> int:
+        """The largest body that Envoy holds: one of the limit, with another model's name in it."""
+        return self.body_limit_bytes + BODY_GROWTH_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ def chain_cluster(configuration: Configuration, chain: Chain, ca_file: str) -> C
         connect_timeout=seconds(CONNECT_TIMEOUT_S),
         circuit_breakers=_breakers(sum(limit or MANY for limit in limits)),
         outlier_detection=_outlier_detection(chain.retry),
-        per_connection_buffer_limit_bytes=configuration.envoy.body_limit_bytes,
+        per_connection_buffer_limit_bytes=configuration.envoy.buffer_limit_bytes,
         typed_extension_protocol_options={OPTIONS: pack(options)},
         transport_socket=sockets[0].transport_socket if all_secure else None,
         transport_socket_matches=sockets,

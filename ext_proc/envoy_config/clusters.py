@@ -168,7 +168,7 @@ def server(configuration: Configuration, servers: tuple[Address | Pipe, ...]) ->
         ],
         outlier_detection=_outlier_detection(),
         # A body passes through whole, in both directions.
-        per_connection_buffer_limit_bytes=configuration.envoy.body_limit_bytes,
+        per_connection_buffer_limit_bytes=configuration.envoy.buffer_limit_bytes,
         typed_extension_protocol_options={
             OPTIONS: pack(
                 HttpProtocolOptions(
@@ -290,7 +290,7 @@ def _provider(
         name=name,
         connect_timeout=seconds(CONNECT_TIMEOUT_S),
         circuit_breakers=_generous(upstream.max_requests or MANY),
-        per_connection_buffer_limit_bytes=configuration.envoy.body_limit_bytes,
+        per_connection_buffer_limit_bytes=configuration.envoy.buffer_limit_bytes,
         typed_extension_protocol_options={OPTIONS: pack(options)},
         transport_socket=tls(upstream.host, ca_file) if upstream.tls else None,
         # A provider's name stands for many addresses that come and go: one connection pool for them all.

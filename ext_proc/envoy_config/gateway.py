@@ -92,7 +92,7 @@ def _client_policy(configuration: Configuration, place: Place) -> Manifest:
     spec = {
         "targetRefs": [_reference("Gateway", NAME)],
         "headers": {"earlyRequestHeaders": early, "lateResponseHeaders": {"remove": late}},
-        "connection": {"bufferLimit": _bytes(envoy.body_limit_bytes)},
+        "connection": {"bufferLimit": _bytes(envoy.buffer_limit_bytes)},
         "timeout": {"http": {"streamIdleTimeout": limit, "requestReceivedTimeout": limit}},
     }
     why = (
@@ -148,7 +148,7 @@ def _extension_policy(configuration: Configuration, place: Place) -> Manifest:
     }
     settings = {
         "circuitBreaker": _breaker(clusters.MANY),
-        "connection": {"bufferLimit": _bytes(configuration.envoy.body_limit_bytes)},
+        "connection": {"bufferLimit": _bytes(configuration.envoy.buffer_limit_bytes)},
         "healthCheck": {"active": check, "panicThreshold": 0},
         "loadBalancer": {"type": "LeastRequest"},
         "timeout": {"tcp": {"connectTimeout": _seconds(clusters.SERVER_CONNECT_TIMEOUT_S)}},
@@ -176,7 +176,7 @@ def _traffic_policies(
     """Envoy's default of 1,024 requests at a time is lifted, but for clusters with a limit of their own."""
     envoy = configuration.envoy
     common = {
-        "connection": {"bufferLimit": _bytes(envoy.body_limit_bytes)},
+        "connection": {"bufferLimit": _bytes(envoy.buffer_limit_bytes)},
         "timeout": {
             "tcp": {"connectTimeout": _seconds(clusters.CONNECT_TIMEOUT_S)},
             "http": {"connectionIdleTimeout": _seconds(clusters.IDLE_TIMEOUT_S)},
@@ -220,4 +220,4 @@ def _seconds(value: float) -> str:
 
 
 def _bytes(value: int) -> str:
-    return f"{value >> 20}Mi" if value % (1 << 20) == 0 else str(value)
+    return f"{value >> 10}Ki" if value % (1 << 10) == 0 else str(value)

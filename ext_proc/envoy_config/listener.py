@@ -54,7 +54,9 @@ def buffer_limit(configuration: Configuration) -> int:
     """BUFFERED bodies above this get 413 from Envoy itself; its own default is 1 MiB."""
     envoy = configuration.envoy
     return (
-        min(STREAMED_PIECE_BYTES, envoy.body_limit_bytes) if envoy.streams_bodies else envoy.body_limit_bytes
+        min(STREAMED_PIECE_BYTES, envoy.body_limit_bytes)
+        if envoy.streams_bodies
+        else envoy.buffer_limit_bytes
     )
 
 

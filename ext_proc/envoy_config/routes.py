@@ -86,7 +86,7 @@ def routes(configuration: Configuration) -> list[Route]:
         ]
         if configuration.envoy.streams_bodies:
             # What may be sent again or copied; the listener's own limit is that of a piece.
-            route.request_body_buffer_limit = configuration.envoy.body_limit_bytes
+            route.request_body_buffer_limit = configuration.envoy.buffer_limit_bytes
     return found
 
 

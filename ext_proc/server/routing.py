@@ -16,7 +16,7 @@ from ext_proc.core.errors import Reason
 from ext_proc.core.exchange import Decide, RequestHeaders
 from ext_proc.core.ports import Asker, Kept, Recorder, Sessions
 from ext_proc.core.rewrite import Mutation
-from ext_proc.core.settings import ComparisonSettings
+from ext_proc.core.settings import BODY_GROWTH_BYTES, ComparisonSettings
 from ext_proc.core.types import (
     Caller,
     CopyRefusal,
@@ -105,6 +105,10 @@ async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tupl
         decision, verdict, router_s = await _decided(live, answer, call, caller)
         answer, refused = _observed(decision, call, request, bounds, live.pair_prefix)
     mutation = _rewritten(request, content, call, answer)
+    longest = live.body_limit_bytes + BODY_GROWTH_BYTES
+    if mutation.body is not None and len(mutation.body) > longest and not request.is_streamed:
+        # Envoy would answer 413: the body names its model a thousand times, or had no room left.
+        return fall_back(live, request, Reason.BODY_TOO_LARGE, started)
     return mutation, Outcome(answer, perf_counter() - started, verdict, router_s, refused)
 
 

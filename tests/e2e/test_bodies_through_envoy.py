@@ -237,8 +237,8 @@ async def test_a_body_of_exactly_the_limit_is_routed_whole(mesh: Mesh) -> None:
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_body_over_the_limit_gets_413_from_envoy_and_reaches_nobody(mesh: Mesh, framing: str) -> None:
-    """By one byte."""
-    body = body_of(mesh.stack.configuration.envoy.body_limit_bytes + 1)
+    """By one byte more than there is room for another model's name."""
+    body = body_of(mesh.stack.configuration.envoy.buffer_limit_bytes + 1)
     reply = await mesh.send(body if framing == "length" else in_pieces(body))
     assert reply.status == 413
     assert mesh.seen() == {}

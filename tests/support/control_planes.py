@@ -285,12 +285,12 @@ class EnvoyGateway:
             ],
         }
         filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
-        mebibytes = re.fullmatch(r"(\d+)Mi", spec["connection"]["bufferLimit"])
-        assert mebibytes
+        kibibytes = re.fullmatch(r"(\d+)Ki", spec["connection"]["bufferLimit"])
+        assert kibibytes
         listener: Json = {
             "name": resource,
             "address": {"socket_address": {"address": "127.0.0.1", "port_value": self.port}},
-            "per_connection_buffer_limit_bytes": int(mebibytes[1]) << 20,
+            "per_connection_buffer_limit_bytes": int(kibibytes[1]) << 10,
             "default_filter_chain": {"filters": filters},
         }
         if self._patched:

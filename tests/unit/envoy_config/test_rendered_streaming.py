@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ext_proc.core.settings import Address
+from ext_proc.core.settings import BODY_GROWTH_BYTES, Address
 from ext_proc.envoy_config import render_bootstrap, render_filter
 from tests.support.builders import a_configuration
 
@@ -34,7 +34,8 @@ def test_a_streamed_body_comes_in_pieces_and_is_kept_for_routes_up_to_the_limit(
     listener, manager, cluster = rendered(streams_bodies=True, body_limit_bytes=limit)
     assert listener["per_connection_buffer_limit_bytes"] == min(limit, MIB)
     (host,) = manager["route_config"]["virtual_hosts"]
-    assert {route["request_body_buffer_limit"] for route in host["routes"]} in ({limit}, {str(limit)})
+    kept = limit + BODY_GROWTH_BYTES
+    assert {route["request_body_buffer_limit"] for route in host["routes"]} in ({kept}, {str(kept)})
     first = manager["http_filters"][0]["typed_config"]
     mode = first["processing_mode"]
     assert (mode["request_body_mode"], mode["request_trailer_mode"]) == ("FULL_DUPLEX_STREAMED", "SEND")
@@ -47,7 +48,7 @@ def test_a_streamed_body_comes_in_pieces_and_is_kept_for_routes_up_to_the_limit(
 
 def test_a_buffered_body_comes_whole() -> None:
     listener, manager, cluster = rendered()
-    assert listener["per_connection_buffer_limit_bytes"] == 32 * MIB
+    assert listener["per_connection_buffer_limit_bytes"] == 32 * MIB + BODY_GROWTH_BYTES
     (host,) = manager["route_config"]["virtual_hosts"]
     assert not any("request_body_buffer_limit" in route for route in host["routes"])
     mode = manager["http_filters"][0]["typed_config"]["processing_mode"]
