@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any
 
 from ext_proc.app.restart import held, rendered_otherwise
@@ -75,7 +76,7 @@ class Serving:
             self._bounds = siblings.bounds(copy_limit_s)
             self.observing = Observing(telemetry, observed, siblings.answers(self._comparer))
             self._pair_prefix = siblings.pair_prefix
-        telemetry.answers.follow_copies(lambda: self._bounds.on_their_way)
+        telemetry.answers.follow_copies(lambda: self._bounds.on_their_way(monotonic()))
         self._store: Store[Live] | None = None
 
     async def begin(self) -> None:

@@ -20,6 +20,9 @@ _MINUTE_S = 60.0
 Copy = tuple[str, str]
 """The pair that a copy belongs to, and the target that gets it."""
 
+ShadowKey = tuple[str, str]
+"""A shadow by its policy and its target, both by their names."""
+
 
 @dataclass(slots=True)
 class _Use:
@@ -39,22 +42,25 @@ class CopyBounds:
     def __init__(self, limit_s: float = 600.0, shared_by: int = 1) -> None:
         self._limit_s = limit_s
         self._shared_by = shared_by
-        self._uses: dict[tuple[str, str], _Use] = {}
-        self._owners: dict[Copy, _Use] = {}
+        self._shadows: frozenset[ShadowKey] | None = None
+        self._uses: dict[ShadowKey, _Use] = {}
+        self._owners: dict[Copy, ShadowKey] = {}
 
-    @property
-    def on_their_way(self) -> int:
+    def on_their_way(self, now: float) -> int:
         """Copies without an answer yet."""
+        for use in list(self._uses.values()):
+            self._free_expired(use, now)
         return len(self._owners)
 
-    def configure(self, limit_s: float, shadows: frozenset[tuple[str, str]]) -> None:
-        """Take another configuration's limit and shadows, each a policy and a target.
+    def configure(self, limit_s: float, shadows: frozenset[ShadowKey]) -> None:
+        """Take another configuration's limit and shadows.
 
-        Copies on their way keep their slots; nothing stays of a shadow that is gone and has none.
+        Copies on their way keep their slots. Nothing stays of a shadow that is gone once it has none.
         """
         self._limit_s = limit_s
-        for key in [key for key, use in self._uses.items() if key not in shadows and not use.slots]:
-            del self._uses[key]
+        self._shadows = shadows
+        for key in list(self._uses):
+            self._drop_if_done(key)
 
     def admit(
         self,
@@ -67,7 +73,8 @@ class CopyBounds:
         """Take slots for the copies of one request, or say why there are none: all of them or nothing."""
         if body_bytes > shadow.max_body_bytes:
             return CopyRefusal.BODY
-        use = self._uses.setdefault((policy, shadow.target.name), _Use())
+        key = policy, shadow.target.name
+        use = self._uses.get(key) or _Use()
         max_concurrent = self._part(shadow.max_concurrent, len(copies))
         if len(use.slots) + len(copies) > max_concurrent:
             self._free_expired(use, now)
@@ -79,20 +86,26 @@ class CopyBounds:
             if len(use.recent) + len(copies) > self._part(shadow.max_per_minute, len(copies)):
                 return CopyRefusal.RATE
             use.recent.extend([now] * len(copies))
+        self._uses[key] = use
         for copy in copies:
             use.slots[copy] = now + CLAIM_S
-            self._owners[copy] = use
+            self._owners[copy] = key
         return None
 
     def began(self, copy: Copy, now: float) -> None:
         """A copy is at its cluster: it may take as long as Envoy lets it."""
-        if (use := self._owners.get(copy)) is not None:
-            use.slots[copy] = now + self._limit_s
+        if (key := self._owners.get(copy)) is not None:
+            self._uses[key].slots[copy] = now + self._limit_s
 
     def ended(self, copy: Copy) -> None:
         """A copy's answer has ended, one way or another."""
-        if (use := self._owners.pop(copy, None)) is not None:
-            use.slots.pop(copy, None)
+        if (key := self._owners.pop(copy, None)) is not None:
+            self._uses[key].slots.pop(copy, None)
+            self._drop_if_done(key)
+
+    def _drop_if_done(self, key: ShadowKey) -> None:
+        if self._shadows is not None and key not in self._shadows and not self._uses[key].slots:
+            del self._uses[key]
 
     def _part(self, bound: int, at_least: int) -> int:
         """This process's part of a bound, never more than the whole."""

@@ -181,7 +181,7 @@ async def test_a_copys_answer_is_acknowledged_part_by_part_and_observed(model: s
     assert answer.observation.role is (Role.NOISE if model == "next/model" else Role.SHADOW)
     assert answer.question == "user: Does it rain?"
     assert answer.reply is not None
-    assert bounds.on_their_way == 0
+    assert bounds.on_their_way(0.0) == 0
 
 
 async def test_a_copy_without_an_answer_frees_its_slot_and_is_an_error() -> None:
@@ -192,7 +192,7 @@ async def test_a_copy_without_an_answer_frees_its_slot_and_is_an_error() -> None
     await served(request, COPY, sink, bounds, ComparisonSettings())
     assert [(seen.status, seen.is_error) for seen in sink.observations] == [(0, True)]
     assert sink.answers[0].question is None
-    assert bounds.on_their_way == 0
+    assert bounds.on_their_way(0.0) == 0
 
 
 async def test_a_copy_that_is_dropped_frees_its_slot_and_is_no_answer() -> None:
@@ -201,7 +201,7 @@ async def test_a_copy_that_is_dropped_frees_its_slot_and_is_no_answer() -> None:
     request = [message("request_headers", ASKED), message("request_body", body=b"{bad", end=True)]
     await served(request, COPY, sink, bounds)
     assert sink.observations == []
-    assert bounds.on_their_way == 0
+    assert bounds.on_their_way(0.0) == 0
 
 
 async def test_a_sink_that_fails_is_a_bug_and_no_more() -> None:

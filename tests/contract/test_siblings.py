@@ -128,7 +128,7 @@ async def test_a_copy_that_another_worker_saw_end_frees_its_slot() -> None:
         assert mine.admit("p", shadow, [("0-other", "next/model")], 1, 0.0) is CopyRefusal.CONCURRENT
         others.began(copy, 0.0)
         others.ended(copy)
-        await until(lambda: mine.on_their_way == 0)
+        await until(lambda: mine.on_their_way(0.0) == 0)
         assert admitted() is None
 
 

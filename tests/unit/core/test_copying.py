@@ -34,7 +34,7 @@ def test_no_more_copies_are_on_their_way_than_the_bound() -> None:
         None,
         CopyRefusal.CONCURRENT,
     ]
-    assert bounds.on_their_way == 2
+    assert bounds.on_their_way(0.0) == 2
     bounds.ended(("a", "t0"))
     assert admitted(bounds, "c", max_concurrent=2) is None
 
@@ -52,7 +52,7 @@ def test_a_copy_that_was_never_made_frees_its_slot_soon() -> None:
     assert admitted(bounds, "a", 0.0, max_concurrent=1) is None
     assert admitted(bounds, "b", CLAIM_S - 0.1, max_concurrent=1) is CopyRefusal.CONCURRENT
     assert admitted(bounds, "b", CLAIM_S, max_concurrent=1) is None
-    assert bounds.on_their_way == 1
+    assert bounds.on_their_way(0.0) == 1
 
 
 def test_no_more_copies_are_made_in_any_minute_than_the_bound() -> None:
@@ -84,7 +84,35 @@ def test_the_end_of_a_copy_that_nobody_knows_is_harmless() -> None:
     bounds = CopyBounds()
     bounds.ended(("a", "t"))
     bounds.began(("a", "t"), 0.0)
-    assert bounds.on_their_way == 0
+    assert bounds.on_their_way(0.0) == 0
+
+
+@pytest.mark.parametrize("how", ["ended", "never made"])
+def test_nothing_stays_of_a_shadow_that_left_the_configuration(how: str) -> None:
+    bounds, key = CopyBounds(), ("p", SHADOW.target.name)
+    bounds.configure(100.0, frozenset({key}))
+    assert admitted(bounds, "a", 0.0, max_per_minute=1, max_concurrent=1) is None
+    bounds.configure(100.0, frozenset())
+    # A stream that began before may still decide a copy. The one on its way has its slot.
+    assert admitted(bounds, "b", 1.0, max_concurrent=1) is CopyRefusal.CONCURRENT
+    assert bounds.on_their_way(1.0) == 1
+    if how == "ended":
+        bounds.ended(("a", "t0"))
+    assert bounds.on_their_way(CLAIM_S) == 0
+    bounds.configure(100.0, frozenset({key}))
+    assert admitted(bounds, "c", CLAIM_S, max_per_minute=1) is None
+
+
+def test_a_copy_decided_when_its_shadow_has_left_is_bounded_too() -> None:
+    bounds = CopyBounds()
+    bounds.configure(100.0, frozenset())
+    assert admitted(bounds, "a", 0.0, max_concurrent=1) is None
+    assert admitted(bounds, "b", CLAIM_S, max_concurrent=1) is None
+    assert admitted(bounds, "c", CLAIM_S, max_concurrent=1) is CopyRefusal.CONCURRENT
+    bounds.began(("b", "t0"), CLAIM_S)
+    assert bounds.on_their_way(CLAIM_S + 99.0) == 1
+    bounds.ended(("b", "t0"))
+    assert bounds.on_their_way(CLAIM_S + 99.0) == 0
 
 
 def test_each_of_several_processes_has_its_part_of_the_bounds() -> None:
