@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit e2e lint render docs screenshots format fuzz bench bench-router bench-rollout soak train clean
+.PHONY: help demo run test unit e2e lint render alerts docs screenshots format fuzz bench bench-router bench-rollout soak train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -77,14 +77,19 @@ lint: $(VENV)/.test ## ruff, mypy, and who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-render: $(VENV)/.test ## Write what is rendered under envoy/, deploy/ and docs/ anew
+render: $(VENV)/.test alerts ## Write what is rendered under envoy/, deploy/ and docs/ anew
 	@$(BIN)/python docs/reference.py
-	@{ printf '%s\n' '# Written by `make render` from alerts.yaml: change that, not this.' \
+	@awk '/^```sh/ {on=1; next} /^```/ {on=0} on' envoy/README.md | PATH="$(CURDIR)/$(BIN):$$PATH" sh -eu
+
+alerts: ## Write the alerts' copies; with DOCS_URL=https://… their links to where you publish the docs, too
+	@[ -z "$(DOCS_URL)" ] || for file in alerts alerts.test; do \
+	  sed -i.before 's|\(runbook_url: \).*/runbook|\1$(patsubst %/,%,$(DOCS_URL))/runbook|' deploy/prometheus/$$file.yaml && \
+	  rm deploy/prometheus/$$file.yaml.before; done
+	@{ printf '%s\n' '# Written by `make alerts` from alerts.yaml: change that, not this.' \
 	  'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: arch-ext-proc' \
 	  '  labels: {app.kubernetes.io/name: arch-ext-proc}' 'spec:'; \
 	  sed -n '/^groups:/,$$ s/^\(.\)/  \1/p' deploy/prometheus/alerts.yaml; } > deploy/prometheus/prometheus-rule.yaml
 	@cp deploy/prometheus/alerts.yaml deploy/helm/arch-ext-proc/files/alerts.yaml
-	@awk '/^```sh/ {on=1; next} /^```/ {on=0} on' envoy/README.md | PATH="$(CURDIR)/$(BIN):$$PATH" sh -eu
 
 docs: $(VENV)/.test ## The site of docs/, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict

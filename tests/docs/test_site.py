@@ -96,3 +96,11 @@ async def test_a_folder_of_pages_is_enough_to_search_and_asks_for_nothing_else(s
         await expect(page.get_by_role("heading", name="Runbook")).to_be_visible()
         strangers = [url for url in asked if not url.startswith((site.as_uri(), "data:", "blob:"))]
         assert strangers == []
+
+
+def test_every_alert_links_to_its_section(site: Path) -> None:
+    alerts = (ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text()
+    links = re.findall(r"runbook_url: https?://\S+/([\w.]+)#(\w+)$", alerts, re.MULTILINE)
+    assert len(links) == alerts.count("- alert: ")
+    for page, anchor in links:
+        assert re.search(rf'<h\d id="?{anchor}\b', article((site / page).read_text())), anchor

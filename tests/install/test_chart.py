@@ -331,9 +331,17 @@ def test_prometheus_is_told_where_and_what() -> None:
     assert documents["PrometheusRule", "llm-router"]["spec"]["groups"] == rules
 
 
+def test_the_alerts_link_to_where_the_docs_are_published() -> None:
+    values = {**FULL, "prometheusRule": {"enabled": True, "docsUrl": "https://docs.mine/arch/"}}
+    (group,) = rendered(values)["PrometheusRule", "llm-router"]["spec"]["groups"]
+    for rule in group["rules"]:
+        link = f"https://docs.mine/arch/runbook.html#{rule['alert'].lower()}"
+        assert rule["annotations"]["runbook_url"] == link
+
+
 def test_the_charts_copies_are_up_to_date() -> None:
     alerts = ROOT / "deploy/prometheus/alerts.yaml"
-    assert (CHART / "files/alerts.yaml").read_text() == alerts.read_text(), "run `make render`"
+    assert (CHART / "files/alerts.yaml").read_text() == alerts.read_text(), "run `make alerts`"
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ GRAFANA = ROOT / "deploy" / "grafana"
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 ALERTS = yaml.safe_load((FOLDER / "alerts.yaml").read_text())
 RULES: list[dict[str, Any]] = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+RUNBOOK = "runbook.html"
+"""The site's page, as tests/docs/test_site.py finds it."""
 NAMES = [rule["alert"] for rule in RULES]
 CASES = yaml.safe_load((FOLDER / "alerts.test.yaml").read_text())["tests"]
 DASHBOARD = json.loads((GRAFANA / "dashboards" / "arch-ext-proc.json").read_text())
@@ -59,15 +62,26 @@ class TestAlerts:
         assert unknown(rule["expr"]) == []
         assert rule["labels"]["severity"] in ("info", "warning", "critical")
         assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
-        file, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        headings = re.findall(r"^#+ (.+)$", (ROOT / file).read_text(), re.MULTILINE)
-        assert anchor == rule["alert"].lower()
+        url = rule["annotations"]["runbook_url"]
+        assert re.fullmatch(rf"https?://[^/]+/.*\b{RUNBOOK}#{rule['alert'].lower()}", url)
+        headings = re.findall(r"^#+ (.+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
         assert rule["alert"] in headings
 
     def test_the_operators_have_the_same(self) -> None:
         rule = yaml.safe_load((FOLDER / "prometheus-rule.yaml").read_text())
         assert (rule["apiVersion"], rule["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
-        assert rule["spec"] == ALERTS, "run `make render`"
+        assert rule["spec"] == ALERTS, "run `make alerts`"
+
+    def test_they_link_to_where_an_operator_publishes_the_docs(self, tmp_path: Path) -> None:
+        shutil.copy(ROOT / "Makefile", tmp_path)
+        shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+        subprocess.run(["make", "alerts", "DOCS_URL=https://docs.mine/arch/"], cwd=tmp_path, check=True)
+        for file in ("alerts.yaml", "alerts.test.yaml", "prometheus-rule.yaml"):
+            text = (tmp_path / "deploy" / "prometheus" / file).read_text()
+            links = re.findall(r"^ *runbook_url: (.+)$", text, re.MULTILINE)
+            assert len(links) >= len(RULES)
+            assert all(link.startswith(f"https://docs.mine/arch/{RUNBOOK}#") for link in links)
+        assert not list(tmp_path.rglob("*.before"))
 
 
 class TestCompose:
