@@ -45,16 +45,11 @@ class Answer:
     end: int
 
 
-def name_of(text: str, policies: tuple[Policy, ...]) -> str | None:
-    """The policy that an answer names; None for `other`, for nothing, and for a name nobody knows.
+def read(text: str, policies: tuple[Policy, ...]) -> Answer:
+    """The policy that an answer names, and where; None for `other`, for nothing, and for a name nobody knows.
 
     A list counts by its first entry (Plano-Orchestrator answers one). Errors: Garbled.
     """
-    return read(text, policies).name
-
-
-def read(text: str, policies: tuple[Policy, ...]) -> Answer:
-    """`name_of`, with the place. Errors: Garbled."""
     text = text[:MAX_CHARS]
     names = _Names(policies)
     for key in _KEY.finditer(text):

@@ -112,9 +112,5 @@ class Comparison:
         return self.primary.policy
 
     @property
-    def primary_target(self) -> str:
-        return self.primary.target
-
-    @property
     def shadow_target(self) -> str:
         return self.shadow.target

@@ -37,9 +37,6 @@ class MetricKind(StrEnum):
     JUDGE = "judge"
 
 
-SHARES = frozenset({MetricKind.ERROR_RATE, MetricKind.REJECTED_SHARE, MetricKind.FALLBACK_SHARE})
-"""Requests that are bad, by all requests. Margins absolute (points) or relative."""
-
 QUANTILES = frozenset(
     {
         MetricKind.LATENCY_P50,

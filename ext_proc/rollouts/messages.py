@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ext_proc.core.rollout_json import StateError, as_plain, from_plain
+from ext_proc.core.rollout_json import StateError, as_plain, check_window, from_plain
 from ext_proc.core.rollout_plan import Breach
 from ext_proc.core.rollout_types import Command, WindowCounts
 
@@ -33,4 +33,7 @@ def read(text: str) -> Message:
         plain: Any = json.loads(text)
     except (ValueError, RecursionError):
         raise StateError("message: not JSON") from None
-    return from_plain(Message, plain, "message")
+    message = from_plain(Message, plain, "message")
+    if message.window is not None:
+        check_window(message.window, "message.window")
+    return message

@@ -121,7 +121,7 @@ async def test_two_answers_become_a_comparison() -> None:
         comparer.answered(an_answer(Role.SHADOW, "It pours."))
         comparison = await sink.first()
     assert comparison.policy == "coding"
-    assert (comparison.primary_target, comparison.shadow_target) == ("a/one", "b/two")
+    assert (comparison.primary.target, comparison.shadow_target) == ("a/one", "b/two")
     assert (comparison.exact, comparison.similarity, comparison.judge) == (False, 0.7, None)
     assert telemetry.registry.get_sample_value("arch_ext_proc_pairs_total", {"outcome": "compared"}) == 1
     assert telemetry.registry.get_sample_value("arch_ext_proc_pairs_waiting") == 0

@@ -203,4 +203,4 @@ def test_any_answer_names_a_policy_or_none_or_is_garbled(text: str) -> None:
 def test_every_name_that_is_written_is_read_back(name: str, variant: Variant) -> None:
     if name.strip().casefold() in ("other", ""):
         return
-    assert answer.name_of(answer.written(name, variant), (Policy(name, ""),)) == name
+    assert answer.read(answer.written(name, variant), (Policy(name, ""),)).name == name

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ext_proc.core.rollout import declared, step
-from ext_proc.core.rollout_json import StateError, dump_event, dump_state, load_event, load_state
+from ext_proc.core.rollout_json import StateError, dump_event, dump_state, from_plain, load_state
 from ext_proc.core.rollout_plan import (
     DEFAULT_RULES,
     Analysis,
@@ -30,7 +30,7 @@ from ext_proc.core.rollout_plan import (
     SetWeight,
 )
 from ext_proc.core.rollout_plan import Step as PlanStep
-from ext_proc.core.rollout_types import Cause, Command, HookAnswer, Inputs, Phase, RolloutState, Verb
+from ext_proc.core.rollout_types import Cause, Command, Event, HookAnswer, Inputs, Phase, RolloutState, Verb
 from ext_proc.core.rollout_words import findings, open_questions, refusal
 from tests.support.rollouts import a_plan, a_window
 
@@ -165,7 +165,10 @@ def test_states_and_events_come_back_from_json_as_they_were(
 ) -> None:
     for _, plan, _, after, events in looks(data, some_plans, length=5):
         assert load_state(dump_state(after)) == after
-        assert all(load_event(dump_event(event)) == event for event in events)
+        for event in events:
+            plain = json.loads(dump_event(event))
+            del plain["schema"]
+            assert from_plain(Event, plain, "event") == event
         assert len(findings(after, plan)) in (0, len(plan.metrics))
         open_questions(after, plan)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ext_proc.core import answer
-from ext_proc.core.answer import Answer, Garbled, name_of
+from ext_proc.core.answer import Answer, Garbled, read
 from ext_proc.core.prompt import Variant
 from ext_proc.core.types import Policy
 
@@ -48,7 +48,7 @@ POLICIES = (
     ],
 )
 def test_a_name_is_read_in_whatever_dress_it_comes(text: str, name: str) -> None:
-    assert name_of(text, POLICIES) == name
+    assert read(text, POLICIES).name == name
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_name_is_read_in_whatever_dress_it_comes(text: str, name: str) -> None
     ],
 )
 def test_other_nothing_and_unknown_names_are_none_of_the_policies(text: str) -> None:
-    assert name_of(text, POLICIES[:5]) is None
+    assert read(text, POLICIES[:5]).name is None
 
 
 @pytest.mark.parametrize(
@@ -88,19 +88,19 @@ def test_other_nothing_and_unknown_names_are_none_of_the_policies(text: str) -> 
 )
 def test_what_names_nothing_is_garbled(text: str) -> None:
     with pytest.raises(Garbled):
-        name_of(text, POLICIES)
+        read(text, POLICIES)
 
 
 def test_apostrophes_without_an_end_are_not_searched_forever() -> None:
     text = "{'route': '" + "a'" * 15 + "'}"
-    assert name_of(text, (Policy("a'" * 14 + "a", "d"),)) is not None
+    assert read(text, (Policy("a'" * 14 + "a", "d"),)).name is not None
     text = "{'route': '" + "a'" * 17 + "'}"
     with pytest.raises(Garbled):
-        name_of(text, (Policy("a'" * 16 + "a", "d"),))
+        read(text, (Policy("a'" * 16 + "a", "d"),))
 
 
 def test_a_policy_called_other_is_never_meant() -> None:
-    assert name_of('{"route": "other"}', (Policy("other", "d"),)) is None
+    assert read('{"route": "other"}', (Policy("other", "d"),)).name is None
 
 
 def test_the_place_of_a_name_is_what_was_decided_token_by_token() -> None:
@@ -128,4 +128,4 @@ def test_an_answer_is_written_as_the_family_does_and_read_back(
     name: str | None, variant: Variant, text: str
 ) -> None:
     assert answer.written(name, variant) == text
-    assert name_of(text, POLICIES) == name
+    assert read(text, POLICIES).name == name

@@ -25,10 +25,6 @@ def test_an_answer_that_broke_off_is_an_error_whatever_its_status() -> None:
     assert an_observation(200, broken=True).is_error
 
 
-def test_a_comparison_names_its_policy_and_targets() -> None:
+def test_a_comparison_names_its_policy_and_the_shadows_target() -> None:
     comparison = Comparison(an_observation(target="a/one"), an_observation(target="b/two"), at=0.0)
-    assert (comparison.policy, comparison.primary_target, comparison.shadow_target) == (
-        "coding",
-        "a/one",
-        "b/two",
-    )
+    assert (comparison.policy, comparison.shadow_target) == ("coding", "b/two")

@@ -140,7 +140,7 @@ def test_the_route_is_the_one_that_unconstrained_greedy_decoding_writes(taught: 
         ids = torch.tensor([prompt[: -len(asked.tree.forced)]])
         out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
         written = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-        said = answer.name_of(written, POLICIES)
+        said = answer.read(written, POLICIES).name
         assert said == lesson
         scores = scores_of(engine.answer([prompt], asked)[0], asked)
         names = [*(policy.name for policy in POLICIES), None]
