@@ -35,6 +35,13 @@ $(VENV)/.redis: | $(BIN)/python
 	  { echo "The tests need redis-server on PATH"; exit 1; }
 	@touch $@
 
+$(VENV)/.faketime: | $(BIN)/python
+	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { echo "· installing Debian's libfaketime, for a clock that jumps"; \
+	  apt-get update -qq; DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -qq --no-install-recommends libfaketime >/dev/null; } || \
+	  { echo "The tests need libfaketime under /usr/lib"; exit 1; }
+	@touch $@
+
 $(VENV)/.compose: | $(BIN)/python
 	@command -v docker-compose >/dev/null || { echo "· installing Debian's docker-compose, which checks the file"; \
 	  apt-get update -qq; DEBIAN_FRONTEND=noninteractive \
@@ -62,13 +69,13 @@ demo: $(VENV)/.demo ## Real Envoy, stand-in models: what goes where and why, and
 run: $(VENV)/.demo ## The same mesh, kept up until Ctrl-C
 	@$(BIN)/python -m demo.run --keep
 
-test: $(VENV)/.test $(VENV)/.redis $(VENV)/.prometheus $(VENV)/.chromium $(VENV)/.compose ## Every test, the end-to-end ones against the real Envoy
+test: $(VENV)/.test $(VENV)/.redis $(VENV)/.faketime $(VENV)/.prometheus $(VENV)/.chromium $(VENV)/.compose ## Every test, the end-to-end ones against the real Envoy
 	@$(BIN)/python -m pytest
 
 unit: $(VENV)/.test ## The tests that need no process and no socket
 	@$(BIN)/python -m pytest tests/unit tests/property tests/contract
 
-e2e: $(VENV)/.test $(VENV)/.redis $(VENV)/.chromium ## The tests through the real Envoy
+e2e: $(VENV)/.test $(VENV)/.redis $(VENV)/.faketime $(VENV)/.chromium ## The tests through the real Envoy
 	@$(BIN)/python -m pytest tests/e2e tests/chaos
 
 lint: $(VENV)/.test ## ruff, mypy, and who may import whom

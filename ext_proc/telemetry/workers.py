@@ -58,8 +58,9 @@ class WorkerTelemetry:
         if delay_s:
             log.event(logging.WARNING, "worker_restart_waits", worker=worker, seconds=round(delay_s, 1))
 
-    def hung(self, worker: int, pid: int) -> None:
-        log.event(logging.ERROR, "worker_hung", worker=worker, pid=pid)
+    def hung(self, worker: int, pid: int, state: str) -> None:
+        """A worker is ended because it does nothing. `state`: starting, serving or leaving."""
+        log.event(logging.ERROR, "worker_hung", worker=worker, pid=pid, state=state)
 
     def undelivered(self) -> None:
         self._undelivered.inc()

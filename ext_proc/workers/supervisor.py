@@ -32,6 +32,9 @@ POLL_S = 5.0
 HUNG_S = 60.0
 """A worker that says nothing for so long is ended: its event loop stands still."""
 
+START_S = 300.0
+"""A worker that is not ready after so long is ended. A model takes minutes; one that hangs is no worker."""
+
 METRICS_LIMIT_S = 2.0
 """How long a scrape waits for a worker; then the worker's last figures stand for it."""
 
@@ -79,6 +82,7 @@ class Supervisor:
         application: Application,
         hung_s: float = HUNG_S,
         poll_s: float = POLL_S,
+        start_s: float = START_S,
     ) -> None:
         self._settings = configuration.server
         self._command = tuple(command)
@@ -91,7 +95,7 @@ class Supervisor:
             for index in range(count)
         ]
         self._front = Front(configuration.admin, self, application)
-        self._hung_s, self._poll_s = hung_s, poll_s
+        self._hung_s, self._poll_s, self._start_s = hung_s, poll_s, start_s
         self._stopping = asyncio.Event()
         self._failed: int | None = None
         self._has_come_up = False
@@ -237,9 +241,15 @@ class Supervisor:
             await asyncio.sleep(self._poll_s)
             await self._ask_metrics()
             now = asyncio.get_running_loop().time()
-            for worker in self.serving():
-                if now - worker.heard_at > self._hung_s:
-                    self._telemetry.hung(worker.seat.index, worker.pid)
+            for worker in [place.worker for place in self.places if place.worker is not None]:
+                # One that starts has not been heard yet, and cannot be asked.
+                is_hung = (
+                    now - worker.started_at > self._start_s
+                    if worker.state is State.STARTING
+                    else now - worker.heard_at > self._hung_s
+                )
+                if is_hung and worker.state is not State.ENDED:
+                    self._telemetry.hung(worker.seat.index, worker.pid, worker.state.value)
                     worker.send(signal.SIGKILL)
 
     # ---- all places

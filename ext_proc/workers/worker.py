@@ -42,6 +42,7 @@ class Worker:
         self.port = 0
         self.pid = 0
         self.status = 0
+        self.started_at = 0.0
         self.ready_at: float | None = None
         self.heard_at = 0.0
         self.is_retiring = False
@@ -75,7 +76,7 @@ class Worker:
             except OSError:
                 ours.close()
                 raise
-        self.pid = self._process.pid
+        self.pid, self.started_at = self._process.pid, asyncio.get_running_loop().time()
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         self.say("seat", **self.seat.fields)
         spawn(self._follow(reader, self._process), f"worker {self.seat.index}")

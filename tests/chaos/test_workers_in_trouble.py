@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.crew import all_serve, asked_of_each, free_ports, workers_of
-from tests.support.load import under_load
+from tests.support.load import CONNECTIONS, under_load
 from tests.support.mesh import (
     CODING,
     LIMIT_S,
@@ -132,6 +132,32 @@ async def test_a_killed_worker_costs_no_request_and_is_replaced(mesh: Mesh) -> N
     assert load.failures == []
     assert victim not in [worker["pid"] for worker in await workers_of(mesh)]
     assert await counted(mesh, "worker_restarts_total", why="crashed") == restarts + 1
+    await both_are_asked(mesh)
+
+
+async def test_a_frozen_worker_costs_no_request_and_is_passed_over(mesh: Mesh) -> None:
+    """What it holds waits for `envoy.message_timeout`; then its health checks fail, and the other gets all.
+
+    That its parent replaces one that stays so, tests/contract/test_supervisor.py holds.
+    """
+    victim = (await workers_of(mesh))[0]["pid"]
+    async with under_load(mesh) as load:
+        await load.decides()
+        os.kill(victim, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                while len(await asked_of_each(mesh)) > 1:
+                    await asyncio.sleep(0.1)
+                # Those that it holds end undecided; then there are none.
+                undecided = -1
+                while load.undecided != undecided:
+                    undecided = load.undecided
+                    await load.decides(2 * CONNECTIONS)
+        finally:
+            os.kill(victim, signal.SIGCONT)
+        await all_serve(mesh)
+        await load.decides()
+    assert load.failures == []
     await both_are_asked(mesh)
 
 

@@ -40,12 +40,16 @@ class Stream:
         self._metadata = metadata
         self.sent: asyncio.Queue[Any] = asyncio.Queue()
         self.answers: asyncio.Queue[Any] = asyncio.Queue()
+        self.is_waiting = False
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return self._metadata
 
     async def read(self) -> Any:
-        return await self.sent.get()
+        self.is_waiting = self.sent.empty()
+        message = await self.sent.get()
+        self.is_waiting = False
+        return message
 
     async def write(self, data: bytes) -> None:
         await self.answers.put(pb.ProcessingResponse.FromString(data))
