@@ -7,10 +7,24 @@ from importlib.resources import files
 
 from aiohttp import web
 
+MODULES = (
+    "configuration",
+    "decisions",
+    "elements",
+    "page",
+    "policies",
+    "rollouts",
+    "router",
+    "server",
+    "shadows",
+    "trial",
+)
+"""The page's script, a module for each panel; `page.js` is the one that the page names."""
+
 FILES = {
     "/": ("index.html", "text/html"),
     "/page/page.css": ("page.css", "text/css"),
-    "/page/page.js": ("page.js", "text/javascript"),
+    **{f"/page/{name}.js": (f"{name}.js", "text/javascript") for name in MODULES},
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 HEADERS = {

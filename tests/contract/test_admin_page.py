@@ -7,11 +7,13 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from ext_proc.admin import page
 from ext_proc.admin.app import AdminServer, Sources
 from ext_proc.admin.events import AT_ONCE, MAX_CLIENTS
 from ext_proc.admin.page import FILES, HEADERS
@@ -319,6 +321,10 @@ class TestStrangers:
             for path in ("/healthz", "/readyz", "/metrics"):
                 async with admin.http.get(admin.url + path, headers={"host": "a-service"}) as answer:
                     assert answer.status == 200
+
+    def test_every_file_of_the_page_is_served(self) -> None:
+        folder = Path(page.__file__).with_name("page")
+        assert {name for name, _ in FILES.values()} == {file.name for file in folder.iterdir()}
 
     async def test_everything_says_what_a_browser_may_do_with_it(self) -> None:
         async with an_admin() as admin:
