@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 
 from ext_proc.config.document import Report
 from ext_proc.config.draft import Draft
 from ext_proc.core.settings import TelemetrySettings, TracingSettings
 from ext_proc.core.types import WHOLE_PER_10K
+
+_ALSO_OF_OTHERS = "opentelemetry.proto"
 
 
 def build_telemetry(draft: Draft, report: Report) -> TelemetrySettings:
@@ -29,11 +30,11 @@ def _cannot_export() -> tuple[str, str] | None:
     """What is wrong with the exporter's packages, and what to do."""
     exporter = "opentelemetry.exporter.otlp.proto.grpc"
     try:
-        if importlib.util.find_spec(exporter) is None:
-            return '"otlp" needs packages that are not installed', "pip install 'arch-ext-proc[otel]'"
         importlib.import_module(f"{exporter}.trace_exporter")
-    except ImportError:
+    except ImportError as error:
         # xds-protos has old files of the same names: whichever is installed last has them.
+        if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith(_ALSO_OF_OTHERS):
+            return '"otlp" needs packages that are not installed', "pip install 'arch-ext-proc[otel]'"
         hint = "pip install --force-reinstall --no-deps opentelemetry-proto"
         return '"otlp" needs files of opentelemetry-proto that another package has replaced', hint
     return None

@@ -141,6 +141,10 @@ async def _relay(request: web.Request, given: aiohttp.ClientResponse) -> web.Str
         async for piece in given.content.iter_any():
             await answer.write(piece)
     except (aiohttp.ClientError, ConnectionError):
+        # Nobody shall take what came for the whole answer.
+        given.close()
+        if request.transport is not None:
+            request.transport.close()
         return answer
     await answer.write_eof()
     return answer

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from ext_proc.admin.app import AdminServer, Sources, front_application
 from ext_proc.admin.page import HEADERS
@@ -220,6 +221,36 @@ async def test_a_worker_that_ends_or_hangs_before_its_answer_is_told_of(tmp_path
             ):
                 text = "worker 0 gave no answer, and may have done what it was asked"
                 assert (answer.status, await answer.json()) == (502, {"error": text})
+
+
+async def test_a_workers_answer_passes_as_it_comes(tmp_path: Path) -> None:
+    """It may have no end: each piece is there before the next is made. A worker that dies ends it."""
+    more, over = asyncio.Event(), asyncio.Event()
+
+    async def streams(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n")
+        writer.write(b"5\r\nfirst\r\n")
+        await more.wait()
+        writer.write(b"6\r\nsecond\r\n")
+        await over.wait()
+        writer.close()
+
+    async with a_crew(tmp_path) as crew:
+        await crew.go(1)
+        path = crew.ones[0].worker.seat.admin
+        await crew.ones[0].server.stop()
+        async with (
+            await asyncio.start_unix_server(streams, path),
+            crew.http.get(f"{crew.url}/rollouts") as answer,
+        ):
+            assert (answer.status, answer.content_type) == (200, "text/plain")
+            assert await answer.content.readexactly(5) == b"first"
+            more.set()
+            assert await answer.content.readexactly(6) == b"second"
+            over.set()
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.content.read()
 
 
 async def test_a_browser_may_do_with_it_what_it_may_with_one_process(tmp_path: Path) -> None:

@@ -13,7 +13,16 @@ import pytest_asyncio
 from demo.stand_in import Behaviour
 from ext_proc.core import headers
 from ext_proc.core.split import choose_arm
-from tests.support.mesh import CLIENT_KEY, CONFIGS, PROVIDER_KEYS, Mesh, chat, no_secret_in, running_mesh
+from tests.support.mesh import (
+    CLIENT_KEY,
+    CONFIGS,
+    LIMIT_S,
+    PROVIDER_KEYS,
+    Mesh,
+    chat,
+    no_secret_in,
+    running_mesh,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -36,9 +45,9 @@ async def mesh(splitting: Mesh) -> Mesh:
     return splitting
 
 
-async def weigh(mesh: Mesh, weights: dict[str, str]) -> None:
+async def weigh(mesh: Mesh, weights: dict[str, str], policy: str = "code generation") -> None:
     """Change Envoy's weights; an empty one is what was rendered."""
-    keys = {f"arch.split.arch-arm/code generation/{arm}": weight for arm, weight in weights.items()}
+    keys = {f"arch.split.arch-arm/{policy}/{arm}": weight for arm, weight in weights.items()}
     async with mesh.http.post(
         f"{mesh.stack.envoy_admin_url}/runtime_modify?{urlencode(keys, quote_via=quote)}"
     ) as answer:
@@ -126,3 +135,18 @@ async def test_listed_sessions_get_their_arm_whatever_the_weights(mesh: Mesh) ->
     assert (await mesh.ask("hi code", session="careful")).model == "vllm/coder"
     await weigh(mesh, {"baseline": "0", "canary": "0", "canary-2": "10000"})
     assert (await mesh.ask("hi code", session="careful")).model == "vllm/coder"
+
+
+async def test_answers_are_counted_for_the_model_that_envoy_chose(mesh: Mesh) -> None:
+    """Their arm is the one that the file's weights give, here the baseline."""
+    await weigh(mesh, {"baseline": "0", "canary": "10000"}, "legal")
+    for number in range(20):
+        reply = await mesh.ask("questions of law, contracts and privacy", session=f"session-{number}")
+        assert (reply.status, reply.policy, reply.model) == (200, "legal", "vllm/next")
+    # No other test's answers are observed.
+    name = "arch_ext_proc_answers_total"
+    async with asyncio.timeout(LIMIT_S):
+        while await mesh.counted(name) < 20:
+            await asyncio.sleep(0.02)
+    labels = {"policy": "legal", "model": "vllm/next", "arm": "baseline", "status": "2xx", "role": "primary"}
+    assert await mesh.counted(name, **labels) == await mesh.counted(name) == 20

@@ -317,6 +317,17 @@ APPENDED = [
         "server: {workers: 2, port: 65535}",
         "5:19: the last worker's port would be 65536 — write a lower server.port",
     ),
+    (
+        POLICY + "    models: [groq/llama]\n    rollout: {canary: openai/gpt-4o-mini}\n"
+        "rollouts: {store: memory}\nserver: {workers: 2}",
+        '10:19: rollouts need a "store" that all workers share, and memory is each one\'s own — name a file',
+    ),
+    (
+        "routing: {deadline: 5s, router: {type: transformers, model: ./m}}\nserver: {workers: 2}\n"
+        "envoy: {message_timeout: 6s}",
+        "5:33: warning: each of the 2 workers would hold the routing model's weights"
+        " — write routing.router.engine and start arch-ext-proc engine",
+    ),
     ("server: {workers: 65}", '5:19: "workers" must be from 1 to 64 — write a number in that range'),
     (
         "server: {address: '127.0.0.1:80'}",
