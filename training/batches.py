@@ -8,28 +8,30 @@ and then without the right one, so that "none of them" is what is right.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ext_proc.router.embedded.phrasing import items
-from training.corpus import SYNTHETIC, Conversation, Corpus, Task
+from training.corpus import CONFIGURATIONS, SYNTHETIC, Conversation, Corpus, Task
 from training.variations import closed, continued, prefixed, thinned
 
 SHARES = {
-    SYNTHETIC: 0.40,
-    "tasks": 0.20,
-    "sgd": 0.18,
-    "hwu64": 0.09,
-    "banking77": 0.05,
-    "mmlu": 0.04,
-    "prompts": 0.04,
+    SYNTHETIC: 0.36,
+    CONFIGURATIONS: 0.22,
+    "tasks": 0.13,
+    "sgd": 0.14,
+    "hwu64": 0.06,
+    "banking77": 0.04,
+    "mmlu": 0.03,
+    "prompts": 0.02,
 }
 """Of the steps, by source."""
 CONVERSATIONS = 36
 _NONES = 6
+_STRANGERS = 6
 _POOL = 28
 _WITHOUT_GOLD = 0.22
 _WITHOUT_GROUP = 0.06
@@ -46,7 +48,7 @@ class Batch:
     """`policies` are one way to state each, with some of the `items` that it lists; `all_texts` a few ways,
     with all items of the first.
     Shapes: `allowed` [conversations, policies + 1], the last for none, always allowed; `gold` an
-    index into that, per conversation."""
+    index into that, and `idle`, whether the newest message asks for nothing, per conversation."""
 
     conversations: list[Conversation]
     policies: list[str]
@@ -55,6 +57,7 @@ class Batch:
     all_items: list[list[str]]
     allowed: NDArray[np.bool_]
     gold: NDArray[np.int64]
+    idle: NDArray[np.bool_]
 
 
 def draw(corpus: Corpus, rng: random.Random, *, held_out: bool = False) -> Batch:
@@ -158,11 +161,18 @@ def _assemble(
         allowed.append(row)
         gold.append(index)
     nones = corpus.nones_held_out if held_out else corpus.nones
+    idle = [False] * len(rights)
     for _ in range(_NONES):
         before = rng.choice(rng.choice(pool).conversations)
         conversations.append(closed(before, rng.choice(nones), rng))
         allowed.append(_subset(none, list(range(none)), rng))
         gold.append(none)
+        idle.append(True)
+    for conversation, fitting in _strangers(corpus, pool, rng):
+        conversations.append(conversation)
+        allowed.append(_subset(none, fitting, rng))
+        gold.append(none)
+        idle.append(False)
     texts = [rng.choice(task.texts) for task in pool]
     stated = [tuple(dict.fromkeys(task.texts))[:3] for task in pool]
     return Batch(
@@ -173,7 +183,21 @@ def _assemble(
         [_items(each[0]) for each in stated],
         np.array(allowed),
         np.array(gold),
+        np.array(idle),
     )
+
+
+def _strangers(
+    corpus: Corpus, pool: list[Task], rng: random.Random
+) -> Iterator[tuple[Conversation, list[int]]]:
+    """Conversations that no policy of a configuration covers, and where those policies are in the pool."""
+    places: dict[str, list[int]] = {}
+    for index, task in enumerate(pool):
+        if corpus.uncovered.get(task.group):
+            places.setdefault(task.group, []).append(index)
+    if places:
+        for group in rng.choices(list(places), k=_STRANGERS):
+            yield rng.choice(corpus.uncovered[group]), places[group]
 
 
 def _row(
@@ -182,7 +206,9 @@ def _row(
     """What one conversation may choose from, and what is right."""
     none = len(pool)
     near = [i for i, other in enumerate(pool) if other.group == pool[right].group and i != right]
-    far = [i for i, other in enumerate(pool) if other.group != pool[right].group]
+    # Configurations of one trade have policies that fit each other's conversations.
+    apart = task.source != CONFIGURATIONS
+    far = [i for i, other in enumerate(pool) if other.group != pool[right].group and apart]
     never = {i for i, other in enumerate(pool) if corpus.may_both_fit(task, other) and i != right}
     chance = rng.random()
     if chance < _WITHOUT_GROUP and far:

@@ -1,7 +1,10 @@
 """The training data: tasks, how each may be stated, and conversations that belong to it.
 
 Reads the files of `train/`: rows with `policy_texts` and `queries` or `conversations`, the rows of
-`synthetic-*` with `domain`, `name`, `description` and `paraphrases`, and `synthetic-none`.
+`synthetic-*` with `domain`, `name`, `description` and `paraphrases`, and `synthetic-none`. Beside them the
+files of `data/` in this folder, written for this project: `tasks-*` of the shape of `synthetic-*`, and
+`configurations-*`, rows with a configuration's `policies` and whole `conversations`, whose users' turns
+say which policy is right, or "other", and of those whether they are `idle`: ask for nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +21,15 @@ from ext_proc.core.types import Message
 Conversation = tuple[Message, ...]
 
 SYNTHETIC = "synthetic"
+CONFIGURATIONS = "configurations"
+OURS = Path(__file__).parent / "data"
+_OTHER = "other"
 _SYNTHETIC_FILES = ("agents", "knowledge", "professional", "software", "writing")
 _PUBLIC_FILES = ("banking77", "hwu64", "mmlu", "prompts", "sgd", "tasks")
 _HELD_OUT_ONE_IN = 8
 _SALT = 14
 """The first that holds out some of every source. No accuracy was looked at to choose it."""
-_OWN_GROUPS = frozenset({SYNTHETIC, "sgd", "tasks"})
+_OWN_GROUPS = frozenset({SYNTHETIC, CONFIGURATIONS, "sgd", "tasks"})
 """Sources whose groups are topics of their own: a group is held out whole. Elsewhere single tasks are."""
 
 
@@ -45,16 +51,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Corpus:
-    """`tasks` by source; `nones` are conversations whose last message asks for nothing.
+    """`tasks` by source; `nones` are conversations whose last message asks for nothing; `uncovered` those
+    that ask for what no task of a group is.
 
-    `overlaps` holds pairs of groups of `tasks.jsonl` that may both be right for a message; a pair of
-    one group with itself says so of the tasks within.
+    `overlaps` holds pairs of groups of one source that may both be right for a message; a pair of one
+    group with itself says so of the tasks within.
     """
 
     tasks: dict[str, tuple[Task, ...]]
     nones: tuple[Conversation, ...]
     nones_held_out: tuple[Conversation, ...]
     overlaps: frozenset[tuple[str, str]]
+    uncovered: dict[str, tuple[Conversation, ...]]
 
     def may_both_fit(self, one: Task, other: Task) -> bool:
         """Whether `other` must not count as wrong for a conversation of `one`."""
@@ -73,11 +81,14 @@ class Corpus:
         tasks = {
             source: tuple(task for task in found if task.conversations) for source, found in kept.items()
         }
-        return replace(self, tasks=tasks, nones=rest(self.nones))
+        uncovered = {group: rest(conversations) for group, conversations in self.uncovered.items()}
+        return replace(self, tasks=tasks, nones=rest(self.nones), uncovered=uncovered)
 
 
-def read_corpus(directory: Path) -> Corpus:
-    """Read `train/`. Errors: OSError, KeyError or ValueError when a file is not as described."""
+def read_corpus(directory: Path, ours: Path = OURS) -> Corpus:
+    """Read `train/` and what is `ours`. Errors: OSError, KeyError or ValueError when a file is not as
+    described.
+    """
     tasks: dict[str, list[Task]] = {}
     for name in _PUBLIC_FILES:
         for row in _rows(directory / f"{name}.jsonl"):
@@ -85,13 +96,25 @@ def read_corpus(directory: Path) -> Corpus:
     for name in _SYNTHETIC_FILES:
         for row in _rows(directory / f"synthetic-{name}.jsonl"):
             tasks.setdefault(SYNTHETIC, []).append(_synthetic(row))
-    nones = [_conversation(row["messages"]) for row in _rows(directory / "synthetic-none.jsonl")]
-    kept = [not _is_held_out(messages[-1].text) for messages in nones]
+    for path in sorted(ours.glob("tasks-*.jsonl")):
+        tasks[SYNTHETIC] += [_synthetic(row) for row in _rows(path)]
+    nones_of: dict[bool, list[Conversation]] = {True: [], False: []}
+    for row in _rows(directory / "synthetic-none.jsonl"):
+        messages = _conversation(row["messages"])
+        nones_of[_is_held_out(messages[-1].text)].append(messages)
+    uncovered: dict[str, tuple[Conversation, ...]] = {}
+    for path in sorted(ours.glob("configurations-*.jsonl")):
+        for number, row in enumerate(_rows(path)):
+            group = f"{path.stem}/{number}"
+            found, idle, uncovered[group] = _configuration(group, row)
+            tasks.setdefault(CONFIGURATIONS, []).extend(found)
+            nones_of[_is_held_out(group)] += idle
     return Corpus(
         {source: tuple(found) for source, found in tasks.items()},
-        tuple(messages for messages, keep in zip(nones, kept, strict=True) if keep),
-        tuple(messages for messages, keep in zip(nones, kept, strict=True) if not keep),
-        _overlaps(directory / "tasks-overlaps.json"),
+        tuple(nones_of[False]),
+        tuple(nones_of[True]),
+        _overlaps(directory / "tasks-overlaps.json") | _overlaps(ours / "tasks-overlaps.json"),
+        uncovered,
     )
 
 
@@ -120,6 +143,33 @@ def _synthetic(row: dict[str, Any]) -> Task:
     conversations = tuple(_conversation(messages) for messages in row["conversations"])
     catches_all = row["name"].endswith("_general")
     return Task(SYNTHETIC, domain, texts, conversations, catches_all, _is_held_out(f"synthetic/{domain}"))
+
+
+def _configuration(
+    group: str, row: dict[str, Any]
+) -> tuple[list[Task], list[Conversation], tuple[Conversation, ...]]:
+    """Of the conversations, one for each user's turn: the tasks with theirs, idle ones, uncovered ones."""
+    of: dict[str, list[Conversation]] = {}
+    idle: list[Conversation] = []
+    for messages in row["conversations"]:
+        conversation = _conversation(messages)
+        for place, message in enumerate(messages):
+            if message["role"] == "user":
+                found = idle if message.get("idle") else of.setdefault(message["gold"], [])
+                found.append(conversation[: place + 1])
+    held_out = _is_held_out(group)
+    tasks = [
+        Task(CONFIGURATIONS, group, _stated(policy), tuple(of[policy["name"]]), False, held_out)
+        for policy in row["policies"]
+        if policy["name"] in of
+    ]
+    return tasks, idle, tuple(of.get(_OTHER, ()))
+
+
+def _stated(policy: dict[str, Any]) -> tuple[str, ...]:
+    name, description = policy["name"].replace("_", " "), policy["description"]
+    stated, others = f"{name}: {description}", policy["paraphrases"]
+    return (stated, stated, description, name, *others, *(f"{name}: {other}" for other in others))
 
 
 def _is_held_out(key: str) -> bool:

@@ -2,7 +2,8 @@
 
 Prints a table in Markdown: per set the share of user turns routed right, of whole spans where the set
 has them, the share where a policy fits, the recall of "none of them", the calibration error, and the
-median time of a decision on one thread, tokenising included. With `--examples N`, N messages of each
+median time of a decision on one thread, tokenising included. With `--card` the table goes into the model
+card too, without the times, which are this machine's. With `--examples N`, N messages of each
 policy are taken out of the set and given to the policy; with `--withhold` they are taken only.
 """
 
@@ -24,6 +25,7 @@ from ext_proc.evaluation.measures import Measures, measure
 from ext_proc.evaluation.trials import put
 from ext_proc.router.embedded import EmbeddedRouter
 from ext_proc.router.embedded.tuning import SHIPPED
+from training import card
 
 SETS = (
     "gateway",
@@ -48,26 +50,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--examples", type=int, default=0, help="messages of each policy to take")
     parser.add_argument("--withhold", action="store_true", help="take them, but do not give them")
     parser.add_argument("--weights", type=Path, default=SHIPPED)
+    parser.add_argument("--card", action="store_true", help="write the table into the model card")
     options = parser.parse_args(arguments)
     sets = {name: read_set(options.directory, name, options.every) for name in options.sets.split(",")}
     if options.examples:
         sets = {
             name: with_examples(cases, options.examples, options.withhold) for name, cases in sets.items()
         }
-    report(EmbeddedRouter(options.weights), sets)
+    found = report(EmbeddedRouter(options.weights), sets)
+    if options.card:
+        card.put(options.weights, "evaluation", _table(found))
     return 0
 
 
-def report(router: Router, sets: Mapping[str, Sequence[Case]]) -> None:
+_HEAD = ("set", "turns", "right", "spans", "fits: right", "`other`: recall", "calibration error")
+
+
+def report(router: Router, sets: Mapping[str, Sequence[Case]]) -> dict[str, Measures]:
     """Print the table, a row as soon as it is known, and the mean of the sets."""
-    print("| set | turns | right | spans | fits: right | `other`: recall | calibration error | p50 ms |")
-    print("|---|---|---|---|---|---|---|---|")
-    rights = []
+    print(_row(*_HEAD, "p50 ms"), _row(*["---"] * (len(_HEAD) + 1)), sep="\n")
+    found = {}
     for name, cases in sets.items():
-        found = asyncio.run(_measure(router, cases))
-        rights.append(found.turn_accuracy or 0.0)
-        print(f"| {name} | {found.n} | {' | '.join(_cells(found))} |", flush=True)
-    print(f"\nMean of the sets: {fmean(rights) * 100:.1f}")
+        measured = found[name] = asyncio.run(_measure(router, cases))
+        p50 = "–" if measured.p50_ms is None else f"{measured.p50_ms:.1f}"
+        print(_row(name, *_cells(measured), p50), flush=True)
+    print(f"\n{_mean(found)}")
+    return found
+
+
+def _table(found: Mapping[str, Measures]) -> str:
+    rows = [_row(name, *_cells(measured)) for name, measured in found.items()]
+    return "\n".join([_row(*_HEAD), _row(*["---"] * len(_HEAD)), *rows, "", _mean(found)])
+
+
+def _mean(found: Mapping[str, Measures]) -> str:
+    return f"Mean of the sets: {fmean(each.turn_accuracy or 0.0 for each in found.values()) * 100:.1f}."
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def read_set(directory: Path, name: str, every: int = 1) -> list[Case]:
@@ -112,9 +133,7 @@ async def _measure(router: Router, cases: Sequence[Case]) -> Measures:
 def _cells(found: Measures) -> list[str]:
     shares = (found.turn_accuracy, found.span_accuracy, found.in_set_accuracy, found.other_recall)
     percents = ["–" if share is None else f"{share * 100:.1f}" for share in shares]
-    ece = "–" if found.ece is None else f"{found.ece:.3f}"
-    p50 = "–" if found.p50_ms is None else f"{found.p50_ms:.1f}"
-    return [*percents, ece, p50]
+    return [str(found.n), *percents, "–" if found.ece is None else f"{found.ece:.3f}"]
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from ext_proc.router.embedded.tokens import Tokens
 from ext_proc.router.embedded.tuning import MODEL_FILE, SETTINGS_FILE, TOKENIZER_FILE, Tuning, read_settings
 from training import graph, samples
 from training.base import base_model
-from training.model import FROZEN, HEAD_GAIN, Encoder, load_base
+from training.model import FROZEN, HEAD_GAIN, IDLE_GAIN, Encoder, load_base
 from training.tokenized import Tokenized
 
 _LOWEST_MEAN, _LOWEST = 0.99, 0.97
@@ -87,7 +87,12 @@ def shape_of(model: Encoder) -> graph.Shape:
     """What the graph needs to know besides the weights."""
     config = model.bert.config
     return graph.Shape(
-        config.num_hidden_layers, config.num_attention_heads, config.layer_norm_eps, FROZEN, HEAD_GAIN
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        config.layer_norm_eps,
+        FROZEN,
+        HEAD_GAIN,
+        IDLE_GAIN,
     )
 
 

@@ -1,9 +1,9 @@
 """The encoder in torch, as it is trained. `graph.py` writes the same computation for service.
 
-A BERT encoder with three additions: each token says whose it is (`Segment`), from layer `FROZEN` on;
-the mean over tokens is weighted by what a token says and whose it is; and two logits come from the
-vector and the mean of the newest message alone, "none of them" for a conversation and a bias for a
-policy.
+A BERT encoder with four additions: each token says whose it is (`Segment`), from layer `FROZEN` on;
+the last layer's second half, the wide one, sees means over tokens instead of tokens, which saves most of
+that layer; the mean is weighted by what a token says and whose it is, beside a plain one of the newest
+message; and two logits come from those, that a message asks for nothing and a bias for a policy.
 """
 
 from __future__ import annotations
@@ -30,15 +30,22 @@ FROZEN = 2
 SCALE = 20.0
 """A cosine times this is a logit."""
 _HEAD_WIDTH = 64
+IDLE_GAIN = 2.0
+"""What softplus of the first head is worth in the logit of none."""
+_LEAST = 1e-6
 HEAD_GAIN = 20.0
 """Unit vectors of 384 have small numbers: this much larger they suit a head's usual initial weights."""
-_FIRST_NONE = 9.0
+_FIRST_NONE = (9.0, 0.6)
 _FIRST_POOLING = (0.0, -1.0, -0.7, 0.0)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Shapes: `vectors` [batch, hidden] of length 1; `heads` [batch, 2], the logit of none and the bias."""
+    """Shapes: `vectors` [batch, hidden] of length 1; `heads` [batch, 2].
+
+    The first head is the logit that a conversation's newest message asks for nothing, the second the bias
+    of a policy.
+    """
 
     vectors: Tensor
     heads: Tensor
@@ -54,11 +61,13 @@ class Encoder(nn.Module):
         self.segments = nn.Parameter(torch.zeros(len(Segment), hidden))
         self.pool_gate = nn.Parameter(torch.zeros(hidden))
         self.pool_bias = nn.Parameter(torch.tensor(_FIRST_POOLING))
-        self.head_in = nn.Linear(2 * hidden, _HEAD_WIDTH)
-        self.head_out = nn.Linear(_HEAD_WIDTH, 2)
-        nn.init.normal_(self.head_out.weight, std=0.05)
-        nn.init.constant_(self.head_out.bias[:1], _FIRST_NONE)
-        nn.init.zeros_(self.head_out.bias[1:])
+        self.idle = nn.Linear(hidden, 1)
+        self.bias_in = nn.Linear(hidden, _HEAD_WIDTH)
+        self.bias_out = nn.Linear(_HEAD_WIDTH, 1)
+        self.none = nn.Parameter(torch.tensor(_FIRST_NONE))
+        nn.init.zeros_(self.idle.weight)
+        nn.init.normal_(self.bias_out.weight, std=0.05)
+        nn.init.zeros_(self.bias_out.bias)
         for module in (bert.embeddings, *bert.encoder.layer[:FROZEN]):
             module.requires_grad_(False)
 
@@ -74,13 +83,16 @@ class Encoder(nn.Module):
         mask[at] = True
         mask = mask.view(len(batch), 1, 1, longest)
         hidden = self._embed(ids, at % longest)
+        last = len(self.bert.encoder.layer) - 1
         for number, layer in enumerate(self.bert.encoder.layer):
             if number == FROZEN:
                 hidden = hidden + self.segments[segments]
             with torch.set_grad_enabled(torch.is_grad_enabled() and number >= FROZEN):
-                hidden = self._layer(layer, hidden, at, mask)
-        hidden = hidden.float()
-        return self._pool(hidden, segments, at // longest, len(batch))
+                hidden = self._attended(layer, hidden, at, mask)
+                if number == last:
+                    hidden = self._means(hidden.float(), segments, at // longest, len(batch))
+                hidden = self._widened(layer, hidden)
+        return self._said(hidden)
 
     @torch.no_grad()
     def _embed(self, ids: Tensor, positions: Tensor) -> Tensor:
@@ -89,7 +101,7 @@ class Encoder(nn.Module):
         found: Tensor = table.LayerNorm(summed + table.token_type_embeddings.weight[0])
         return found
 
-    def _layer(self, layer: Any, hidden: Tensor, at: Tensor, mask: Tensor) -> Tensor:
+    def _attended(self, layer: Any, hidden: Tensor, at: Tensor, mask: Tensor) -> Tensor:
         # Only real tokens are multiplied; the rows are padded for attention alone.
         own = layer.attention.self
         batch, longest, heads = mask.shape[0], mask.shape[-1], own.num_attention_heads
@@ -101,21 +113,38 @@ class Encoder(nn.Module):
         context = scores.masked_fill(~mask, -1e4).softmax(-1).to(value.dtype) @ value
         context = context.transpose(1, 2).reshape(batch * longest, -1)[at]
         output = layer.attention.output
-        hidden = output.LayerNorm(output.dense(context) + hidden)
+        found: Tensor = output.LayerNorm(output.dense(context) + hidden)
+        return found
+
+    def _widened(self, layer: Any, hidden: Tensor) -> Tensor:
         wide = functional.gelu(layer.intermediate.dense(hidden))
         found: Tensor = layer.output.LayerNorm(layer.output.dense(wide) + hidden)
         return found
 
-    def _pool(self, hidden: Tensor, segments: Tensor, rows: Tensor, batch: int) -> Encoded:
+    def _means(self, hidden: Tensor, segments: Tensor, rows: Tensor, batch: int) -> Tensor:
+        """Shapes: [batch, 2, hidden]: of all tokens, weighted, and of the newest message's, if any."""
         weights = (hidden @ self.pool_gate + self.pool_bias[segments]).exp()
-        summed = hidden.new_zeros(batch, hidden.shape[-1]).index_add(0, rows, weights[:, None] * hidden)
-        vectors = functional.normalize(summed, dim=-1)
-        ours = (segments == int(Segment.NEWEST)).float()
-        newest = hidden.new_zeros(batch, hidden.shape[-1]).index_add(0, rows, ours[:, None] * hidden)
-        newest = functional.normalize(newest, dim=-1)
-        both = torch.cat([vectors, newest], dim=-1)
-        heads = self.head_out(functional.gelu(self.head_in(both * HEAD_GAIN)))
-        return Encoded(vectors, heads)
+        ours = (segments == int(Segment.NEWEST)).to(hidden.dtype)
+        both = torch.stack([weights, ours], dim=1)
+        sums = hidden.new_zeros(batch, 2, hidden.shape[-1])
+        sums = sums.index_add(0, rows, both[:, :, None] * hidden[:, None])
+        totals = hidden.new_zeros(batch, 2).index_add(0, rows, both)
+        return sums / totals.clamp(min=_LEAST)[:, :, None]
+
+    def _said(self, means: Tensor) -> Encoded:
+        vectors, newest = functional.normalize(means.float(), dim=-1).unbind(1)
+        bias = self.bias_out(functional.gelu(self.bias_in(vectors * HEAD_GAIN)))
+        return Encoded(vectors, torch.cat([self.idle(newest * HEAD_GAIN), bias], dim=-1))
+
+    def logit_of_none(self, heads: Tensor, policies: Tensor) -> Tensor:
+        """As `scoring.score` has it. Shapes: [batch]; `policies`, how many there are to choose from, too.
+
+        What is right teaches it where none stands among policies, and nothing about idle messages: it
+        would learn there which manner of speaking comes with few policies.
+        """
+        idle = IDLE_GAIN * functional.softplus(heads[:, 0].detach())
+        found: Tensor = self.none[0] + self.none[1] * policies.clamp(min=1).log() + idle
+        return found
 
 
 def load_base(directory: Path) -> Encoder:
@@ -125,10 +154,10 @@ def load_base(directory: Path) -> Encoder:
     return Encoder(bert).eval()
 
 
-def logits(conversations: Encoded, policies: Encoded, items: Tensor, items_of: Tensor) -> Tensor:
-    """Of each policy, "none of them" last, as `scoring.policy_logits` has it.
+def policy_logits(conversations: Encoded, policies: Encoded, items: Tensor, items_of: Tensor) -> Tensor:
+    """As `scoring.policy_logits` has it.
 
-    Shapes: `items` [items, hidden], those of policy `items_of`; the result [conversations, policies + 1].
+    Shapes: `items` [items, hidden], those of policy `items_of`; the result [conversations, policies].
     """
     per_policy = SCALE * conversations.vectors @ policies.vectors.T
     near = SCALE * conversations.vectors @ items.T
@@ -137,7 +166,7 @@ def logits(conversations: Encoded, policies: Encoded, items: Tensor, items_of: T
         own = near[:, items_of == number]
         nearest = own.logsumexp(1) - math.log(own.shape[1]) if own.shape[1] else whole
         columns.append((whole + nearest) / 2 + policies.heads[number, 1])
-    return torch.stack([*columns, conversations.heads[:, 0]], dim=1)
+    return torch.stack(columns, dim=1)
 
 
 def joined(parts: Sequence[Encoded]) -> Encoded:

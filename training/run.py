@@ -1,8 +1,8 @@
 """Make the shipped weights, from the data to the figures: `python -m training.run DATASETS_DIR`.
 
 Checks for leaks, trains, exports in int8, fits "none of them" and the temperature on what training held
-out, measures on the evaluation files. About two hours on two cores; cut off, it goes on from its last
-checkpoint in `--work`.
+out, measures on the evaluation files, and writes the figures into the model card. Cut off, it goes on from
+its last checkpoint in `--work`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("datasets", type=Path, help="folder with train/ and dev/")
     parser.add_argument("--work", type=Path, default=Path("build/training"), help="folder for checkpoints")
     parser.add_argument("--weights", type=Path, default=SHIPPED, help="folder to write to")
-    parser.add_argument("--steps", type=int, default=train.Plan.steps)
+    parser.add_argument("--steps", type=int, help="fewer or more than planned")
     parser.add_argument("--base", type=Path, help="folder of the base weights, if not the package's")
     parser.add_argument("--try-out", metavar="SET", help="two steps, a few batches and one set, in a minute")
     options = parser.parse_args(arguments)
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     base = ["--base", str(options.base)] if options.base else []
     quick: list[str] = []
     sets: list[str] = []
-    steps = ["--steps", str(options.steps)]
+    steps = ["--steps", str(options.steps)] if options.steps else []
     if options.try_out:
         steps, quick, sets = (
             ["--steps", "2", "--workers", "1"],
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if export.main([str(options.work / train.CHECKPOINT), "--out", str(options.weights), *base]):
         return 1
     calibrate.main([datasets, *weights, *quick])
-    return evaluate.main([str(options.datasets / "dev"), *weights, *sets])
+    return evaluate.main([str(options.datasets / "dev"), *weights, *sets, "--card"])
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from training import leakage
 from training.base import base_model
 from training.batches import Batch, draw
 from training.corpus import Corpus, read_corpus
-from training.model import SCALE, Encoded, Encoder, joined, load_base, logits
+from training.model import SCALE, Encoded, Encoder, joined, load_base, policy_logits
 from training.tokenized import Tokenized
 
 CHECKPOINT = "checkpoint.pt"
@@ -35,14 +35,16 @@ _SEED = 20
 _WARM_UP = 0.06
 _LAST_RATE = 0.03
 _SMOOTHING = 0.02
+_IDLE_SHARE = 0.3
+"""What messages that ask for nothing weigh beside the choice."""
 _REPORT_EVERY, _SAVE_EVERY = 20, 20
 _PARTS = 2
 """Batches of a step: as many as workers may share it."""
 LIMITS = Tuning(
     version="training",
-    max_tokens=48,
+    max_tokens=38,
     max_tokens_earlier=20,
-    max_tokens_together=72,
+    max_tokens_together=68,
     head_share=0.6,
     user_turns=4,
     phrasings=(),
@@ -51,22 +53,26 @@ LIMITS = Tuning(
     none_growth=0.0,
     temperature=1.0,
 )
-"""Shorter than in service: what is left out is rarely what decides, and time goes with the length."""
+"""As in service: what is left out is rarely what decides, and time goes with the length."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """How long and how fast: the rate of the encoder's layers, and of what is new.
 
-    The rate follows a cosine of `period` steps, and falls to nothing over the last `landing` of `steps`.
+    In each of the `cycles`, of so many steps, the rate goes up in a line, along a cosine, and down to nothing
+    over the last `landing` of them. What stands at the end of a cycle may be used.
     """
 
-    steps: int = 660
-    period: int = 1000
+    cycles: tuple[int, ...] = (1500, 1200)
     landing: int = 80
     rate: float = 1.2e-4
     new_rate: float = 1e-3
     seed: int = _SEED
+
+    @property
+    def steps(self) -> int:
+        return sum(self.cycles)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,13 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("datasets", type=Path, help="folder with train/ and dev/")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints")
-    parser.add_argument("--steps", type=int, default=Plan.steps)
+    parser.add_argument("--steps", type=int, help="one cycle of so many, instead of the plan")
     parser.add_argument("--workers", type=int, default=2, choices=range(1, _PARTS + 1), help="processes")
     parser.add_argument("--base", type=Path, help="folder of the base weights, if not the package's")
     options = parser.parse_args(arguments)
     corpus = leakage.cleaned(read_corpus(options.datasets / "train"), options.datasets / "dev")
     options.out.mkdir(parents=True, exist_ok=True)
-    plan, base = Plan(steps=options.steps), options.base or base_model()
+    plan, base = Plan((options.steps,)) if options.steps else Plan(), options.base or base_model()
     if options.workers == 1:
         train(corpus, options.out, plan, load_base(base))
     else:
@@ -186,14 +192,25 @@ def loss_of(model: Encoder, batch: Batch, tokenized: Tokenized) -> Tensor:
         asked = model(policies)
         found = model(items).vectors if items else asked.vectors[:0]
     allowed = torch.from_numpy(batch.allowed)[order]
-    scores = logits(encoded, asked, found, torch.tensor(items_of, dtype=torch.long)).masked_fill(
-        ~allowed, -1e4
-    )
+    scores = policy_logits(encoded, asked, found, torch.tensor(items_of, dtype=torch.long))
+    none = model.logit_of_none(encoded.heads, allowed.sum(1) - 1)
+    scores = torch.cat([scores, none[:, None]], dim=1).masked_fill(~allowed, -1e4)
     gold = torch.from_numpy(batch.gold)[order]
     logs = functional.log_softmax(scores, dim=1)
     right = logs.gather(1, gold[:, None])[:, 0]
     even = (logs * allowed).sum(1) / allowed.sum(1)
-    return -((1 - _SMOOTHING) * right + _SMOOTHING * even).mean()
+    chosen = -((1 - _SMOOTHING) * right + _SMOOTHING * even).mean()
+    return chosen + _IDLE_SHARE * _loss_of_idle(encoded.heads[:, 0], torch.from_numpy(batch.idle)[order])
+
+
+def _loss_of_idle(logits: Tensor, idle: Tensor) -> Tensor:
+    """Both kinds weigh the same, however few there are of one."""
+    losses = [
+        functional.softplus(logits[rows] * sign).mean()
+        for rows, sign in ((idle, -1.0), (~idle, 1.0))
+        if rows.any()
+    ]
+    return torch.stack(losses).mean()
 
 
 def _in_buckets(model: Encoder, batch: Sequence[Tokens]) -> tuple[Encoded, Tensor]:
@@ -212,13 +229,19 @@ def _groups(model: Encoder, plan: Plan) -> list[dict[str, object]]:
 
 
 def _share(step: int, plan: Plan) -> float:
-    """Of the full rate: up in a line, along a cosine, and down in a line at the end."""
-    warm = max(1, round(_WARM_UP * plan.period))
+    """Of the full rate: up in a line, along a cosine, and down in a line at the end of each cycle."""
+    first = 0
+    for length in plan.cycles:
+        if step < first + length:
+            break
+        first += length
+    step -= first
+    warm = max(1, round(_WARM_UP * length))
     if step < warm:
         return (step + 1) / warm
-    done = min(1.0, (step - warm) / max(1, plan.period - warm))
+    done = min(1.0, (step - warm) / max(1, length - warm))
     along = _LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * done))
-    return along * min(1.0, (plan.steps - step) / max(1, plan.landing))
+    return along * min(1.0, (length - step) / max(1, plan.landing))
 
 
 def _save(path: Path, model: Encoder, optimiser: torch.optim.Optimizer, step: int) -> None:

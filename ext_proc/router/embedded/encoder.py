@@ -46,17 +46,19 @@ class Encoder:
         """Encode a policy's text."""
         return self.encode(self._tokenizing.text(text, Segment.POLICY, self._tuning.max_tokens))
 
+    def message(self, text: str) -> Encoded:
+        """Encode any text as if a user had written it."""
+        return self.encode(self._tokenizing.text(text, Segment.NEWEST, self._tuning.max_tokens))
+
     def text(self, text: str, max_tokens: int) -> Vectors:
         """The vector of any text, as if a user had written it. Shapes: [hidden]."""
         return self.encode(self._tokenizing.text(text, Segment.NEWEST, max_tokens)).vector
 
     def encode(self, tokens: Tokens) -> Encoded:
         """Encode tokens."""
-        ids = np.array([tokens.ids], np.int64)
         inputs = {
-            "input_ids": ids,
+            "input_ids": np.array([tokens.ids], np.int64),
             "segment_ids": np.array([tokens.segments], np.int64),
-            "attention_mask": np.ones_like(ids),
         }
         vectors, heads = self._session.run(_OUTPUTS, inputs)
         return Encoded(vectors[0], float(heads[0, 0]), float(heads[0, 1]))

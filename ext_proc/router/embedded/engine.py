@@ -54,6 +54,7 @@ class Engine:
             listed,
             self._messages(policy.examples),
             self._messages(policy.not_examples),
+            self._encoder.message(readable(policy.name)).none,
         )
 
     def _messages(self, texts: Sequence[str]) -> Vectors:

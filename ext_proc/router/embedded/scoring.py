@@ -23,14 +23,16 @@ Vectors = NDArray[np.float32]
 _EDGE = 1e-9
 """Thresholds of 0 and 1 mean this much more than 0 and less than 1, so that their odds are finite."""
 _LEADING = 64
+_MOST_IDLE = 8.0
+"""More than that is no surer, and would outweigh a policy that is about such messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """What the encoder says of one text.
 
-    Shapes: `vector` [hidden], of length 1. `none` is the logit of "none of them", of a conversation;
-    `bias` is added to the logit of a policy.
+    Shapes: `vector` [hidden], of length 1. `none` is added to the logit of "none of them": much where a
+    conversation's newest message asks for nothing. `bias` is added to the logit of a policy.
     """
 
     vector: Vectors
@@ -43,10 +45,12 @@ class Asked:
     """One policy, ready to be put into a set.
 
     Shapes: `vector` [hidden]; `items` [items, hidden]; `examples` and `against` [messages, hidden].
+    `idle` is what its name would say of "none of them" as a user's message: much for "small talk", "thanks".
     """
 
     vector: Vectors
     bias: float
+    idle: float
     items: Vectors
     examples: Vectors
     against: Vectors
@@ -56,13 +60,14 @@ class Asked:
 class PolicySet:
     """The policies of one question.
 
-    Shapes: `vectors` [policies, hidden]; `biases` [policies]; `items` [items, hidden] and
+    Shapes: `vectors` [policies, hidden]; `biases` and `idle` [policies]; `items` [items, hidden] and
     `examples` [messages, hidden] for each policy; `against` [not-examples, hidden], those of policy
     `against_of`.
     """
 
     vectors: Vectors
     biases: Vectors
+    idle: Vectors
     items: tuple[Vectors, ...]
     examples: tuple[Vectors, ...]
     against: Vectors
@@ -74,8 +79,9 @@ def asked_of(
     items: Sequence[Encoded] = (),
     examples: Vectors | None = None,
     against: Vectors | None = None,
+    idle: float = 0.0,
 ) -> Asked:
-    """A policy from its phrasings, the items that it lists, and the vectors of examples.
+    """A policy from its phrasings, the items that it lists, the vectors of examples, and how idle it is.
 
     Shapes: `examples` and `against` [messages, hidden].
     """
@@ -84,6 +90,7 @@ def asked_of(
     return Asked(
         vector,
         sum(each.bias for each in phrased) / len(phrased),
+        idle,
         np.stack([each.vector for each in items]) if items else nothing,
         nothing if examples is None else examples,
         nothing if against is None else against,
@@ -95,6 +102,7 @@ def build_policy_set(policies: Sequence[Asked]) -> PolicySet:
     return PolicySet(
         np.stack([policy.vector for policy in policies]),
         np.array([policy.bias for policy in policies], np.float32),
+        np.array([policy.idle for policy in policies], np.float32),
         tuple(policy.items for policy in policies),
         tuple(policy.examples for policy in policies),
         np.concatenate([policy.against for policy in policies]),
@@ -123,13 +131,18 @@ def score(conversation: Encoded, asked: PolicySet, tuning: Tuning, threshold: fl
     leaves the weights' own point, which is 0.5.
     """
     logits = policy_logits(conversation, asked, tuning)
-    none = conversation.none + tuning.none_shift + tuning.none_growth * math.log(len(logits))
+    none = idleness(conversation) + tuning.none_shift + tuning.none_growth * math.log(len(logits))
     logits = np.append(logits, none) / tuning.temperature
     if threshold is not None:
         share = min(max(threshold, _EDGE), 1 - _EDGE)
         logits[-1] += math.log(share / (1 - share))
     *per_policy, rest = shares(logits).tolist()
     return Scores(tuple(per_policy), rest)
+
+
+def idleness(conversation: Encoded) -> float:
+    """What is added to the logit of none because the newest message asks for nothing."""
+    return min(conversation.none, _MOST_IDLE)
 
 
 def policy_logits(conversation: Encoded, asked: PolicySet, tuning: Tuning) -> NDArray[np.float64]:
@@ -146,7 +159,9 @@ def policy_logits(conversation: Encoded, asked: PolicySet, tuning: Tuning) -> ND
         near = _nearest([asked.examples[policy] for policy in taught], conversation.vector, tuning.scale)
         logits[taught] = np.maximum(logits[taught], (logits[taught] + near) / 2)
     cosines = _pushed(logits / tuning.scale, conversation.vector, asked)
-    return (tuning.scale * cosines + asked.biases).astype(np.float64)
+    # An idle message may be what a policy is for.
+    own = np.minimum(asked.idle, idleness(conversation))
+    return (tuning.scale * cosines + asked.biases + own).astype(np.float64)
 
 
 def _pushed(cosines: Vectors, conversation: Vectors, asked: PolicySet) -> Vectors:

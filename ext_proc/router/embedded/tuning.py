@@ -24,8 +24,9 @@ class Tuning:
     turns that are read. `phrasings` are the texts whose mean stands for a policy; one that names its
     domain is left out where it has none.
     The logit of a policy is `scale` times a cosine, plus the encoder's bias; the one of "none of them" is
-    the encoder's, plus `none_shift`, plus `none_growth` times the logarithm of the number of policies:
-    among many, one is near by chance. All are divided by `temperature`.
+    `none_shift`, plus `none_growth` times the logarithm of the number of policies, for among many one is
+    near by chance, plus what the encoder says of messages that ask for nothing. All are divided by
+    `temperature`.
     """
 
     version: str

@@ -90,6 +90,23 @@ def test_among_more_policies_none_is_likelier_where_the_settings_say_so() -> Non
     assert many.none / many.per_policy[0] == pytest.approx(9 * few.none / few.per_policy[0])
 
 
+def test_an_idle_message_is_none_but_for_a_policy_about_such_messages() -> None:
+    thanks = said(at(0.6, 0.6, 0, 0), none=7.0)
+    small_talk = asked_of([policy(AXES[1])], idle=6.5)
+    scores = score(thanks, asked(policy(AXES[0]), small_talk), TUNING, None)
+    assert scores.per_policy[1] > scores.none > scores.per_policy[0]
+    request = said(at(0.6, 0.6, 0, 0), none=0.0)
+    scores = score(request, asked(policy(AXES[0]), small_talk), TUNING, None)
+    assert scores.per_policy[0] == pytest.approx(scores.per_policy[1])
+
+
+def test_no_message_is_so_idle_that_a_policy_about_it_cannot_win() -> None:
+    scores = score(
+        said(at(0.6, 0, 0, 0), none=50.0), asked(asked_of([policy(AXES[0])], idle=8.0)), TUNING, None
+    )
+    assert scores.per_policy[0] > scores.none
+
+
 def test_one_item_that_is_near_is_half_the_logit_and_a_long_list_is_no_help() -> None:
     conversation = said(at(0.6, 0, 0, 0.8))
     plain = policy(AXES[0])

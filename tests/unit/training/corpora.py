@@ -11,7 +11,7 @@ ACTIONS = ("plan", "fix", "buy", "general")
 
 
 def write_corpus(directory: Path) -> Path:
-    """Write `train/` and `dev/` under `directory`, which is what the training commands take."""
+    """Write `train/` and `dev/` under `directory`, which is what the training commands take, and `ours/`."""
     train, dev = directory / "train", directory / "dev"
     train.mkdir(parents=True)
     dev.mkdir()
@@ -34,6 +34,11 @@ def write_corpus(directory: Path) -> Path:
         "gold": "law",
     }
     _write(dev / "cases.jsonl", [case])
+    ours = directory / "ours"
+    ours.mkdir()
+    (ours / "tasks-overlaps.json").write_text('{"multi_label_within_group": [], "group_pairs": []}')
+    _write(ours / "tasks-more.jsonl", [_synthetic("port", action) for action in ACTIONS])
+    _write(ours / "configurations-more.jsonl", [_configuration(topic) for topic in TOPICS])
     return directory
 
 
@@ -69,6 +74,23 @@ def _dialogues(topic: str) -> dict[str, Any]:
         "policy_texts": [f"{topic} search: find {topic}"],
         "conversations": [[_user(f"find me {topic} number {number}")] for number in range(3)],
     }
+
+
+def _configuration(topic: str) -> dict[str, Any]:
+    asked = [
+        [
+            _user(f"{action} my {topic}, number {number}") | {"gold": action},
+            {"role": "assistant", "content": "It is done."},
+            _user(f"that was {topic} number {number}, bye") | {"gold": "other", "idle": number > 0},
+        ]
+        for action in ACTIONS
+        for number in range(3)
+    ]
+    policies = [
+        {"name": action, "description": f"{action} the {topic}", "paraphrases": [f"the {topic}: {action}"]}
+        for action in ACTIONS
+    ]
+    return {"domain": topic, "policies": policies, "conversations": asked}
 
 
 def _user(text: str) -> dict[str, str]:

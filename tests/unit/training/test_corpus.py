@@ -14,13 +14,14 @@ from ext_proc.core.types import Message
 from tests.unit.training.corpora import write_corpus
 from training import leakage
 from training.batches import SHARES, draw_from
-from training.corpus import SYNTHETIC, Corpus, read_corpus
+from training.corpus import CONFIGURATIONS, SYNTHETIC, Corpus, read_corpus
 from training.variations import thinned
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return read_corpus(write_corpus(tmp_path_factory.mktemp("data")) / "train")
+    directory = write_corpus(tmp_path_factory.mktemp("data"))
+    return read_corpus(directory / "train", directory / "ours")
 
 
 def test_tasks_are_read_with_every_way_to_state_them(corpus: Corpus) -> None:
@@ -31,6 +32,38 @@ def test_tasks_are_read_with_every_way_to_state_them(corpus: Corpus) -> None:
     assert not task.catches_all
     assert sum(task.catches_all for task in corpus.tasks[SYNTHETIC]) == len(corpus.tasks[SYNTHETIC]) // 4
     assert corpus.tasks["hwu64"][0].texts[1] == "plan garden: plan in the garden"
+
+
+def test_each_turn_of_a_configuration_is_a_conversation(corpus: Corpus) -> None:
+    tasks = [task for task in corpus.tasks[CONFIGURATIONS] if task.group == "configurations-more/0"]
+    assert [task.texts[2:4] for task in tasks][:2] == [
+        ("plan the garden", "plan"),
+        ("fix the garden", "fix"),
+    ]
+    assert [len(conversation) for conversation in tasks[0].conversations] == [1, 1, 1]
+    assert tasks[0].conversations[1][-1].text == "plan my garden, number 1"
+    uncovered = corpus.uncovered["configurations-more/0"]
+    assert {len(conversation) for conversation in uncovered} == {3}
+    assert len(uncovered) == 4
+
+
+def test_what_asks_for_nothing_is_none_of_any_source(corpus: Corpus) -> None:
+    every = [conversation[-1].text for conversation in (*corpus.nones, *corpus.nones_held_out)]
+    assert sum("hello" in text for text in every) == 20
+    assert sum("bye" in text for text in every) == 6 * 8
+
+
+def test_what_a_configuration_leaves_out_is_none_of_it(corpus: Corpus) -> None:
+    batch = draw_from(corpus, CONFIGURATIONS, random.Random(3))
+    assert batch.idle.any()
+    assert (batch.gold[batch.idle] == len(batch.policies)).all()
+    uncovered = [
+        row for row, messages in enumerate(batch.conversations) if messages[-1].text.endswith("0, bye")
+    ]
+    assert uncovered
+    assert (batch.gold[uncovered] == len(batch.policies)).all()
+    assert not batch.idle[uncovered].any()
+    assert (batch.allowed[uncovered].sum(axis=1) > 1).any()
 
 
 def test_domains_are_held_out_whole(corpus: Corpus) -> None:
