@@ -2,7 +2,7 @@
 
 What is remembered is bounded by the limits' `requests` and lives in this process only: a restart or
 another replica counts from nothing. An answer without a value (no first byte, no price, cut by nobody knows
-whom) counts for no limit on that value.
+whom) counts for no limit on that value; one that was cut when it was too slow already is too slow.
 """
 
 from __future__ import annotations
@@ -74,9 +74,10 @@ class _Meter:
             case _ if observation.amends:
                 return None
             case LimitKind.LATENCY_P95:
-                return float(observation.latency_s > self._limit.limit)
+                is_slow = observation.latency_s > self._limit.limit
+                return None if observation.cut and not is_slow else float(is_slow)
             case LimitKind.FIRST_BYTE_P95:
                 first = observation.first_byte_s
                 return None if first is None else float(first > self._limit.limit)
             case LimitKind.COST:
-                return None if observation.fallback else observation.cost
+                return None if observation.fallback or observation.cut else observation.cost

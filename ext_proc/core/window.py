@@ -6,6 +6,7 @@ Every metric comes down to answers that are bad by a number in [0, 1], per arm:
 - a quantile (`latency_p95`, …): 1 if the baseline's answer took longer than the baseline's quantile q, the
   canary's longer than q stretched by what is allowed. If the canary's times are the baseline's stretched
   by no more than that, it exceeds its threshold no more often than the baseline exceeds q;
+  An answer that was cut counts where its time had passed the threshold by then, and nowhere else;
 - a mean (`cost`, `tokens`): the value by the baseline's 99th percentile stretched by `max_degradation`, at
   most 1. Cutting off there keeps one answer of a million tokens from deciding;
 - a comparison (`similarity`, `judge`): 1 - similarity; a lost comparison 1, a tie 1/2.
@@ -75,7 +76,7 @@ class Window:
         self._requests += is_canary
         failed = bool(observation.first_choice_failed)
         for name in self._quantities:
-            value = None if failed else _value(observation, name)
+            value = None if failed or not _is_whole(observation, name) else _value(observation, name)
             if value is not None:
                 bins = self._histograms.setdefault(f"{name}/{_arm(is_canary)}", {})
                 at = bin_of(value)
@@ -128,17 +129,22 @@ class Window:
                 self._measure(rule, observation, is_canary, group)
 
     def _measure(self, rule: MetricRule, observation: Observation, is_canary: bool, group: int) -> None:
-        value, cut = _value(observation, quantity_of(rule.kind)), self._cuts.get(rule.kind)
+        quantity, cut = quantity_of(rule.kind), self._cuts.get(rule.kind)
+        value, is_whole = _value(observation, quantity), _is_whole(observation, quantity)
         if value is None or cut is None:
             return
         tally = self._tallies[rule.kind]
         if rule.kind in MEANS:
-            tally.add(is_canary, group, min(1.0, value / cut))
-        elif is_canary:
-            bad = value > cut * (1 + rule.tolerance)
-            tally.add(True, group, bad, value > cut * (1 + rule.max_degradation))
-        else:
-            tally.add(False, group, value > cut)
+            if is_whole:
+                tally.add(is_canary, group, min(1.0, value / cut))
+            return
+        bad = value > cut * (1 + rule.tolerance * is_canary)
+        # A time that was cut is a lower bound. Past the first threshold it may have passed the second:
+        # what is not known counts against the canary's passing.
+        if bad or is_whole:
+            tally.add(
+                is_canary, group, bad, bad and (not is_whole or value > cut * (1 + rule.max_degradation))
+            )
 
 
 def group_of(bucket: int | None, request_id: str) -> int:
@@ -255,6 +261,11 @@ def _value(observation: Observation, quantity: str) -> float | None:
         case _:
             value = observation.cost
     return value if value is not None and 0 <= value < _UNBELIEVABLE else None
+
+
+def _is_whole(observation: Observation, quantity: str) -> bool:
+    """Whether the value is the answer's, and not that of the part that came before it was cut."""
+    return quantity == "first_byte" or not observation.cut
 
 
 def _arm(is_canary: bool) -> str:

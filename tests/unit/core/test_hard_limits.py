@@ -29,6 +29,12 @@ def a_watch(*limits: HardLimit) -> Watch:
         (HardLimit(LimitKind.CONSECUTIVE_ERRORS, 2), [CUT, CUT, BROKEN_OFF, CUT, SAVED], 5),
         (HardLimit(LimitKind.ERROR_RATE, 2, 0.5), [CUT, FINE, CUT, FAILED, CUT, BROKEN_OFF], 6),
         (HardLimit(LimitKind.LATENCY_P95, 1, 5.0), [an_answer(cut=True, broken=True, latency_s=9.0)], None),
+        (
+            HardLimit(LimitKind.LATENCY_P95, 2, 5.0),
+            [CUT, SLOW, CUT, CUT, an_answer(cut=True, latency_s=6.0)],
+            5,
+        ),
+        (HardLimit(LimitKind.COST, 1, 1.5), [an_answer(cost=2.0, cut=True), DEAR], 2),
         (HardLimit(LimitKind.COST, 1, 1.5), [an_answer(cost=2.0, fallback=True), DEAR], 2),
         (HardLimit(LimitKind.LATENCY_P95, 20, 5.0), [FINE] * 19 + [SLOW] + [FINE] * 9 + [SLOW], 30),
         (HardLimit(LimitKind.FIRST_BYTE_P95, 2, 5.0), [FINE, SLOW, FINE, SLOW], 4),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from ext_proc.core.evidence import findings, folded, restarted
 from ext_proc.core.observation import Comparison, Observation, Preference, Role
 from ext_proc.core.rollout_plan import DEFAULT_RULES, MetricKind
-from ext_proc.core.rollout_types import Counts, Evidence
+from ext_proc.core.rollout_types import Counts, Evidence, Outcome
 from ext_proc.core.window import (
     GROUPS,
     Window,
@@ -83,6 +85,57 @@ def test_a_quantile_stretches_the_canarys_threshold_by_what_is_allowed() -> None
         window.add(an_answer("baseline", latency_s=seconds))
         window.add(an_answer("canary", latency_s=seconds))
     assert sums(window, MetricKind.LATENCY_P95) == (4, 4, 3, 2, 1)
+
+
+def test_a_time_that_was_cut_counts_only_where_it_is_too_long_already() -> None:
+    window = a_window_of(MetricKind.LATENCY_P95, cut=2.0, tolerance=0.5, max_degradation=1.0)
+    for seconds in (1.9, 2.1, 3.1, 4.1):
+        window.add(an_answer("baseline", latency_s=seconds, cut=True))
+        window.add(an_answer("canary", latency_s=seconds, cut=True))
+    # At 3.1 s the canary's may have been on its way to more than the 4 s that no canary may take.
+    assert sums(window, MetricKind.LATENCY_P95) == (3, 2, 3, 2, 2)
+    assert window.counts().histograms == {}
+
+
+def test_a_first_byte_is_whole_though_the_answer_was_cut() -> None:
+    window = a_window_of(MetricKind.FIRST_BYTE_P50, cut=2.0)
+    for arm in ("baseline", "canary"):
+        window.add(an_answer(arm, first_byte_s=1.0, cut=True))
+        window.add(an_answer(arm, cut=True))
+    assert sums(window, MetricKind.FIRST_BYTE_P50) == (1, 1, 0, 0, 0)
+    bins = {bin_of(1.0): 1}
+    assert window.counts().histograms == {"first_byte/baseline": bins, "first_byte/canary": bins}
+
+
+@pytest.mark.parametrize("kind", [MetricKind.COST, MetricKind.TOKENS])
+def test_what_was_spent_until_an_answer_was_cut_does_not_count(kind: MetricKind) -> None:
+    window = a_window_of(kind, cut=1.0)
+    window.add(an_answer(cost=0.1, tokens_out=1, cut=True))
+    assert sums(window, kind) == (0,) * 5
+    assert window.counts().histograms == {}
+
+
+def test_a_canary_whose_clients_leave_is_not_faster_for_it() -> None:
+    """Eight times slower, and four clients in five leave before it is done."""
+    plan = a_plan(metrics=(DEFAULT_RULES[MetricKind.LATENCY_P50],))
+    chance, evidence = random.Random(1), restarted(Evidence(), plan)
+    for _ in range(20):
+        window = Window(plan, evidence)
+        for _ in range(200):
+            is_canary = chance.random() < 0.5
+            needed = chance.lognormvariate(2.3, 0.3) * (8 if is_canary else 1)
+            stays = chance.uniform(2, 9) if chance.random() < (0.8 if is_canary else 0.1) else 1e9
+            window.add(
+                an_answer(
+                    "canary" if is_canary else "baseline",
+                    latency_s=min(needed, stays),
+                    cut=stays < needed,
+                    bucket=chance.randrange(10_000),
+                )
+            )
+        evidence = folded(evidence, plan, window.counts())
+    (found,) = findings(evidence, plan)
+    assert found.outcome is Outcome.WORSE
 
 
 def test_a_mean_is_cut_off_at_the_baselines_far_end() -> None:
