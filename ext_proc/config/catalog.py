@@ -57,7 +57,7 @@ class Catalog:
         found = self.targets.get(reference) or self.models.get(reference)
         if (
             found is not None
-            or reference in draft.lost_names
+            or draft.may_be_lost(reference)
             or any((section,) in draft.lost for section in _SECTIONS)
         ):
             return found
@@ -90,7 +90,7 @@ def build_catalog(draft: Draft, environ: Mapping[str, str], report: Report) -> C
     document = draft.document
     entries = entries_of(draft)
     written = [section for section in _SECTIONS if draft.was_written((section,))]
-    if not written:
+    if not written and not any(draft.is_lost((section,)) for section in _SECTIONS):
         mark = document.mark(())
         report.add(mark, 'there is no "model_providers"', "list at least one model, with default: true")
     elif len(written) > 1:
@@ -126,7 +126,8 @@ def build_catalog(draft: Draft, environ: Mapping[str, str], report: Report) -> C
             credential=credential,
             passthrough_auth=entry.passthrough_auth,
             supports=_supports(entry.supports),
-            has_address=base_url is not None,
+            # One whose hosts are lost has none to miss.
+            has_address=base_url is not None or not cluster or _is_lost(draft, path, "model", "base_url"),
             price=Price(entry.price.input_per_million, entry.price.output_per_million)
             if entry.price
             else None,
@@ -140,6 +141,10 @@ def build_catalog(draft: Draft, environ: Mapping[str, str], report: Report) -> C
     _check_defaults(draft, defaults, written, report)
     _index_models(draft, catalog, entries)
     return catalog
+
+
+def _is_lost(draft: Draft, path: Path, *keys: str) -> bool:
+    return any(draft.is_lost((*path, key)) for key in keys)
 
 
 def _supports(written: SupportsSection) -> Supports:
@@ -171,7 +176,7 @@ def _cluster(draft: Draft, path: Path, entry: ModelProvider, report: Report) -> 
         return entry.base_url.cluster
     if prefix in WELL_KNOWN:
         return prefix
-    if not any(draft.is_lost((*path, key)) for key in ("model", "base_url", "cluster")):
+    if not _is_lost(draft, path, "model", "base_url", "cluster"):
         close = report.did_you_mean(prefix, WELL_KNOWN)
         report.add(
             draft.document.mark((*path, "model")),
@@ -233,7 +238,7 @@ def _check_defaults(draft: Draft, defaults: list[Path], written: list[str], repo
         path[0] in _SECTIONS and (len(path) < 3 or path[2:] == ("default",)) for path in draft.lost
     )
     if written and not defaults and not maybe_lost:
-        mark = document.mark((written[0],), of_key=True)
+        mark = document.mark((written[0],))
         report.add(mark, "no provider is the default", 'write "default: true" at one of them')
 
 

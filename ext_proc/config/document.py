@@ -28,6 +28,7 @@ MAX_NODES = 100_000
 MAX_SUGGESTIONS = 100
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 _YAML = "tag:yaml.org,2002:"
@@ -88,12 +89,17 @@ class Report:
         self._problems.add(Problem(self._file, mark.line, mark.column, text, hint, is_warning))
 
     def did_you_mean(self, name: str, options: Iterable[str]) -> str | None:
-        """A hint naming the option that `name` may stand for. Slow, so done only so often per file."""
+        """A hint naming the option that `name` may stand for."""
+        close = self.closest(name, options)
+        return None if close is None else f'did you mean "{shown(close)}"?'
+
+    def closest(self, name: str, options: Iterable[str]) -> str | None:
+        """The option that `name` may stand for. Slow, so done only so often per file."""
         self._suggestions += 1
         if self._suggestions > MAX_SUGGESTIONS:
             return None
         close = difflib.get_close_matches(name.casefold(), by_case := {o.casefold(): o for o in options}, n=1)
-        return f'did you mean "{shown(by_case[close[0]])}"?' if close else None
+        return by_case[close[0]] if close else None
 
     @property
     def has_errors(self) -> bool:
@@ -183,6 +189,9 @@ def _compose(text: str, report: Report) -> yaml.Node | None:
             return None
         if problem.startswith("exceeded maximum nesting"):  # PyYAML from 6.0.4 on
             report.add(mark, f"nested more than {MAX_DEPTH} deep", "no key of this file is so deep")
+            return None
+        if _is_tab(text, mark):
+            report.add(mark, "this is not valid YAML: a tab where only spaces may stand", "use spaces")
             return None
         # An alias or an anchor could be a secret that begins with * or &: its name is not repeated.
         what = re.sub(r"(alias|anchor|handle) ['\"].*", r"\1", problem, flags=re.DOTALL)
@@ -320,6 +329,11 @@ def _from_yaml(mark: Any) -> Mark:
     return START if mark is None else Mark(mark.line + 1, mark.column + 1)
 
 
+def _is_tab(text: str, mark: Mark) -> bool:
+    line = _BREAK.split(text, maxsplit=mark.line)[mark.line - 1 : mark.line]
+    return "".join(line)[mark.column - 1 : mark.column] == "\t"
+
+
 def _mark_at(text: str, offset: int) -> Mark:
-    lines = re.split("\r\n|[\n\r\x85\u2028\u2029]", text[:offset])
+    lines = _BREAK.split(text[:offset])
     return Mark(len(lines), len(lines[-1]) + 1)

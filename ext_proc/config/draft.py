@@ -78,7 +78,7 @@ class Draft:
     """A file as far as it fits the schema.
 
     `lost` holds the paths of the parts that did not fit, `lost_names` what lost providers are called:
-    a reference to one of these is no further problem.
+    a reference to one of these is no further problem. `lost` has also the keys that unknown ones stand for.
     """
 
     document: Document
@@ -89,6 +89,11 @@ class Draft:
     def is_lost(self, path: Path) -> bool:
         """Whether the value at a path, or something around it, was taken out."""
         return any(path[:length] in self.lost for length in range(1, len(path) + 1))
+
+    def may_be_lost(self, reference: str) -> bool:
+        """Whether a reference may be to a provider that was taken out, perhaps for its prefix."""
+        prefix, _, bare = reference.partition("/")
+        return not self.lost_names.isdisjoint({reference, bare or reference, f"{prefix}/*"})
 
     def was_written(self, path: Path) -> bool:
         return path in self.document.values
@@ -118,13 +123,16 @@ def read_draft(document: Document, environ: Mapping[str, str], report: Report) -
             }
             return Draft(document, config, frozenset(lost), frozenset(lost_names))
         misfits = [(_path_in(document.data, details["loc"]), details) for details in errors]
+        unknown = [path for path, details in misfits if details["type"] == "extra_forbidden"]
+        meant = {found for path in unknown if (found := _report_unknown_key(document, path, report))}
         for path, details in misfits:
-            _report_misfit(document, path, details, lost, report)
+            _report_misfit(document, path, details, lost | meant, report)
         for path, details in misfits:
             is_missing = details["type"] == "missing" and (*path, str(details["loc"][-1])) not in lost
             gone = (*path, str(details["loc"][-1])) if is_missing else path
             _take_out(document.data, gone, _placeholder(gone, len(lost)))
             lost.add(gone)
+        lost |= meant
 
 
 def _provider_names(data: Mapping[str, Any]) -> list[tuple[Path, str]]:
@@ -133,14 +141,12 @@ def _provider_names(data: Mapping[str, Any]) -> list[tuple[Path, str]]:
     for section in ("model_providers", "llm_providers"):
         entries = data.get(section)
         for index, entry in enumerate(entries if isinstance(entries, list) else []):
-            values = (
-                [value for key, value in entry.items() if key != "access_key"]
-                if isinstance(entry, dict)
-                else []
-            )
+            values = [entry]
+            if isinstance(entry, dict):
+                values = [value for key, value in entry.items() if key != "access_key"]
             texts = [value for value in values if isinstance(value, str)]
             texts += [text.partition("/")[2] for text in texts]
-            found += [((section, index), text) for text in texts]
+            found += [((section, index), text) for text in texts if text]
     return found
 
 
@@ -193,7 +199,6 @@ def _report_misfit(
     kind, location = details["type"], details["loc"]
     context = details.get("ctx", {})
     if kind == "extra_forbidden":
-        _report_unknown_key(document, path, report)
         return
     if kind == "missing":
         name = str(location[-1])
@@ -216,16 +221,20 @@ def _report_misfit(
     report.add(document.mark(path, of_key=location[-1] == "[key]"), f'"{label}" {text}', hint)
 
 
-def _report_unknown_key(document: Document, path: Path, report: Report) -> None:
+def _report_unknown_key(document: Document, path: Path, report: Report) -> Path | None:
+    """Report a key that no section has; gives the path of the unwritten one that it stands for, if any."""
     section, key = _section_at(path[:-1]), str(path[-1])
     known = list(section.model_fields)
     foreign = FOREIGN.get(section, {}).get(key)
+    mark = document.mark(path, of_key=True)
     if foreign is not None:
-        text, hint = f'"{key}" is a key of archgw or Plano that this server does not have', foreign
-    else:
-        text = f'unknown key "{shown(key)}"'
-        hint = report.did_you_mean(key, known) or f"known here: {', '.join(known)}"
-    report.add(document.mark(path, of_key=True), text, hint)
+        report.add(mark, f'"{key}" is a key of archgw or Plano that this server does not have', foreign)
+        return None
+    close = report.closest(key, known)
+    hint = f"known here: {', '.join(known)}" if close is None else f'did you mean "{close}"?'
+    report.add(mark, f'unknown key "{shown(key)}"', hint)
+    meant = None if close is None else (*path[:-1], close)
+    return None if meant in document.values else meant
 
 
 def _choice_hint(value: object, expected: str, report: Report) -> str:

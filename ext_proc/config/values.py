@@ -23,6 +23,7 @@ MAX_EXAMPLE = 2_000
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _SIZE = re.compile(r"(\d{1,9})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?\.?")
@@ -111,9 +112,13 @@ def example(value: object) -> str:
 
 
 def _prose(value: object, most: int, hint_empty: str, hint_long: str) -> str:
-    text = text_of(value).strip()
+    written = text_of(value)
+    text = written.strip()
     if not text.isascii() and any(0xD800 <= ord(char) <= 0xDFFF for char in text):
         raise wrong("holds half a character (a surrogate)", "write the character itself")
+    control = _CONTROL.search(written)
+    if control is not None:
+        raise wrong(f"holds the control character U+{ord(control.group()):04X}", "remove it")
     if not text or len(text) > most:
         raise wrong(f"must have 1 to {most} characters", hint_long if text else hint_empty)
     return text
@@ -122,15 +127,31 @@ def _prose(value: object, most: int, hint_empty: str, hint_long: str) -> str:
 def duration(least: str, most: str) -> Callable[[object], float]:
     """A validator of `150ms`, `2s`, `1m`, `1h`; gives seconds."""
 
+    def is_possible(seconds: float) -> bool:
+        return (_seconds(least) or 0) <= seconds <= (_seconds(most) or math.inf)
+
+    def fits(text: str) -> bool:
+        seconds = _seconds(text)
+        return seconds is not None and is_possible(seconds)
+
     def parse(value: object) -> float:
         seconds = _seconds(value) if isinstance(value, str) else None
         if seconds is None:
-            raise wrong("is not a duration", f"write a number and its unit (ms, s, m or h), e.g. {least}")
-        if not (_seconds(least) or 0) <= seconds <= (_seconds(most) or math.inf):
+            meant = next(filter(fits, _with_units(value)), least)
+            raise wrong("is not a duration", f"write a number and its unit (ms, s, m or h), e.g. {meant}")
+        if not is_possible(seconds):
             raise wrong(f"must be from {least} to {most}", f"write e.g. {least}")
         return seconds
 
     return parse
+
+
+def _with_units(value: object) -> tuple[str, ...]:
+    """What a number without its unit may stand for, seconds first."""
+    if isinstance(value, str):
+        return (f"{value}s", f"{value}ms")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+    return (f"{value}s", f"{value}ms") if is_number else ()
 
 
 def _seconds(text: str) -> float | None:

@@ -85,8 +85,13 @@ SYNTAX = "check indentation, quotes and brackets here"
         ),
         (
             "a: 1\n\tb: 1\n",
-            f"2:1: this is not valid YAML: found a tab character that violates indentation — {SYNTAX}",
+            "2:1: this is not valid YAML: a tab where only spaces may stand — use spaces",
         ),
+        (
+            "a:\n  - b: 1\n  \tc: 1\n",
+            "3:3: this is not valid YAML: a tab where only spaces may stand — use spaces",
+        ),
+        ("a:\n\tb: 1\n", "2:1: this is not valid YAML: a tab where only spaces may stand — use spaces"),
         ("a: *hush\n", f"1:4: this is not valid YAML: found undefined alias — {SYNTAX}"),
         ("a: 1\n---\nb: 1\n", "2:1: a second YAML document — a file holds one: remove this one"),
         ("a: 1\nb: 2\na: 3\n", '3:1: the key "a" is here twice — keep one: the first is in line 1'),

@@ -106,7 +106,7 @@ APPENDED = [
         '9:27: "statuses" must be an error\'s status — write 400 to 599, or 5xx',
         '9:32: "statuses" must be an error\'s status — write 400 to 599, or 5xx',
         '9:48: "attempts" must be from 1 to 32 — write a number in that range',
-        '9:68: "per_try_timeout" is not a duration — write a number and its unit (ms, s, m or h), e.g. 10ms',
+        '9:68: "per_try_timeout" is not a duration — write a number and its unit (ms, s, m or h), e.g. 1s',
     ),
     (
         POLICY
@@ -168,6 +168,41 @@ APPENDED = [
         "routing_preferences: [{description: x, models: [lama]}]",
         '5:23: this policy has no "name" — write e.g. "name: code review"',
         '5:49: there is no provider "lama" — did you mean "llama"?',
+    ),
+    (
+        'routing_preferences: [{name: a, description: "x\\ny\\e", models: [llama], examples: ["a\\0"]}]',
+        '5:46: "description" holds the control character U+001B — remove it',
+        '5:84: "examples" holds the control character U+0000 — remove it',
+    ),
+    (
+        'routing_preferences: [{name: "a\\e", description: x, models: [llama]}]',
+        '5:30: "name" travels in an HTTP header, so it must be plain ASCII on one line'
+        " — write it in ASCII; a description may use any script",
+    ),
+    # a mistyped key stands for the one that is missed
+    (
+        "routing_preferences: [{name: a, desciption: x, models: [llama]}]",
+        '5:33: unknown key "desciption" — did you mean "description"?',
+    ),
+    (
+        "routing_preferences: [{name: a, description: x, desciption: y, models: [llama]}]",
+        '5:49: unknown key "desciption" — did you mean "description"?',
+    ),
+    (
+        "routing_preferences: [{nam: a, description: x, modls: [llama]}]",
+        '5:24: unknown key "nam" — did you mean "name"?',
+        '5:48: unknown key "modls" — did you mean "models"?',
+    ),
+    (
+        "model_aliases: {fast: {taget: llama}}",
+        '5:24: unknown key "taget" — did you mean "target"?',
+    ),
+    (
+        "routing_preferences: [{name: a, zzz: x, models: [llama]}]",
+        '5:23: this policy has no "description" — write e.g. "description: reviewing existing code"',
+        '5:33: unknown key "zzz" — known here: name, description, domain, examples, not_examples, '
+        "models, targets, split, sticky, canary, fallbacks, failover, shadow, selection_policy, observe, "
+        "rollout",
     ),
     # examples
     (
@@ -263,7 +298,18 @@ APPENDED = [
     ),
     (
         "routing: {deadline: 200}",
+        '5:21: "deadline" is not a duration — write a number and its unit (ms, s, m or h), e.g. 200ms',
+    ),
+    (
+        "routing: {deadline: soon, cache: {ttl: 2.5}, shadow_router: {type: embedded, deadline: '2'}}",
         '5:21: "deadline" is not a duration — write a number and its unit (ms, s, m or h), e.g. 1ms',
+        '5:40: "ttl" is not a duration — write a number and its unit (ms, s, m or h), e.g. 2.5s',
+        '5:88: "deadline" is not a duration — write a number and its unit (ms, s, m or h), e.g. 2s',
+    ),
+    (
+        "routing: {deadline: true, cache: {ttl: 1234567890}}",
+        '5:21: "deadline" is not a duration — write a number and its unit (ms, s, m or h), e.g. 1ms',
+        '5:40: "ttl" is not a duration — write a number and its unit (ms, s, m or h), e.g. 1s',
     ),
     (
         "routing: {confidence: {threshold: 1.5, margin: x}, cache: {size: -1, ttl: 0s}}",
@@ -399,7 +445,6 @@ envoy: {message_timeout: 100ms}
 affinity: secret
 """
     assert [problem.split(" — ")[0] for problem in problems_of(text)] == [
-        '2:5: this provider has no "model"',
         '2:6: unknown key "modl"',
         "3:39: the environment variable NO_1 is not set",
         "4:28: the environment variable NO_2 is not set",

@@ -23,7 +23,23 @@ PROVIDERS = [
     ("model_providers: []\n", '2:18: "model_providers" is empty — write at least one entry'),
     (
         "model_providers: [{model: openai/a}]\n",
-        '2:1: no provider is the default — write "default: true" at one of them',
+        '2:18: no provider is the default — write "default: true" at one of them',
+    ),
+    (
+        "model_providers:\n  - model: openai/a\n  - model: openai/b\n",
+        '3:3: no provider is the default — write "default: true" at one of them',
+    ),
+    (
+        "model_providers: [{model: openai/a, defualt: true}]\n",
+        '2:37: unknown key "defualt" — did you mean "default"?',
+    ),
+    (
+        "model_provider: [{model: openai/a, default: true}]\nmodel_aliases: {x: {target: a}}\n",
+        '2:1: unknown key "model_provider" — did you mean "model_providers"?',
+    ),
+    (
+        "model_providers: [{model: vllm/a, default: true, base_ulr: 'http://a'}]\n",
+        '2:50: unknown key "base_ulr" — did you mean "base_url"?',
     ),
     (
         "model_providers:\n  - {model: openai/a, default: true}\n  - {model: openai/b, default: true}\n",
@@ -171,6 +187,46 @@ PROVIDERS = [
         ' — write "split: ext_proc"',
     ),
 ]
+
+OTHERS = """\
+model_aliases: {x: {target: nord/clerk-9b}}
+routing: {split: envoy}
+routing_preferences:
+  - {name: x, description: x, models: [nord/clerk-9b, openai/a]}
+  - {name: y, description: y, targets: [{model: openai/a, weight: 1}, {model: nord/clerk-9b, weight: 1}]}
+model_providers:
+  - {model: openai/a, default: true}
+"""
+LOST = [
+    ("{model: clerk-9b}", '9:13: "model" has no provider prefix — write "provider/clerk-9b"'),
+    (
+        "{model: clerk-9b, name: nord/clerk-9b}",
+        '9:13: "model" has no provider prefix — write "provider/clerk-9b"',
+    ),
+    ("{model: nord/*}", '9:13: "model" is a wildcard — write one entry for each model'),
+    (
+        "{model: nord/clerk-9b, base_url: clerk:8000/v1}",
+        '9:38: "base_url" must begin with http:// or https:// — write e.g. https://api.openai.com/v1',
+    ),
+    (
+        "{model: nord/clerk-9b, base_url: clerk:8000/v1, cluster: clerk}",
+        '9:38: "base_url" must begin with http:// or https:// — write e.g. https://api.openai.com/v1',
+    ),
+    (
+        "{model: nord/clerk-9b}",
+        '9:13: nothing says where "nord/clerk-9b" is served'
+        ' — write its "base_url", or the Envoy "cluster" that serves it',
+    ),
+    (
+        "nord/clerk-9b",
+        '9:5: "model_providers" must be a mapping — write "key: value" lines under it',
+    ),
+]
+
+
+@pytest.mark.parametrize(("entry", "expected"), LOST)
+def test_a_bad_provider_is_one_problem_however_often_it_is_named(entry: str, expected: str) -> None:
+    assert problems_of(f"{SALT}{OTHERS}  - {entry}\n") == [expected]
 
 
 @pytest.mark.parametrize(("text", "expected"), [(text, expected) for text, *expected in PROVIDERS])
