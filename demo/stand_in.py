@@ -46,14 +46,16 @@ class Seen:
 class Behaviour:
     """How the next requests are answered.
 
-    `chunk_delay_s` is the pause before each streamed piece; after `reset_after` pieces the connection
-    breaks off. A stream waits for `hold` after its first piece. `text` is what is said, `compress` in gzip.
+    An answer waits for `until` before it begins. `chunk_delay_s` is the pause before each streamed piece;
+    after `reset_after` pieces the connection breaks off. A stream waits for `hold` after its first piece.
+    `text` is what is said, `compress` in gzip.
     Every `fail_every`th request gets a 500. `tokens` is how many the usage says were written, in an answer
     in the OpenAI chat dialect that is not streamed. `headers` are on every answer.
     """
 
     status: int = 200
     delay_s: float = 0.0
+    until: asyncio.Event | None = None
     chunk_delay_s: float = 0.0
     reset: bool = False
     reset_after: int | None = None
@@ -105,6 +107,8 @@ class StandIn:
         model = fields.get("model")
         kept = body if self.keep_bodies else b""
         self.seen.append(Seen(request.method, request.raw_path, request.headers.copy(), kept, model))
+        if self.behave.until:
+            await self.behave.until.wait()
         if self.behave.delay_s:
             await asyncio.sleep(self.behave.delay_s)
         if self.behave.reset and request.transport:

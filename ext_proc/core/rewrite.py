@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -82,6 +83,12 @@ def for_target(target: Target, path: str) -> Mutation:
         return Mutation(tuple(wanted), AUTH_HEADERS)
     wanted.append((credential.header, credential.value.reveal().encode()))
     return Mutation(tuple(wanted), _AUTH_HEADERS_BUT.get(credential.header, AUTH_HEADERS))
+
+
+def key_headers(targets: Iterable[Target]) -> frozenset[str]:
+    """The headers of these targets' keys that are none of `AUTH_HEADERS`: what is not removed by itself."""
+    credentials = [target.credential for target in targets if target.credential is not None]
+    return frozenset(credential.header for credential in credentials).difference(AUTH_HEADERS)
 
 
 def with_body(mutation: Mutation, body: bytes, *, was_encoded: bool) -> Mutation:

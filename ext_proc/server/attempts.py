@@ -14,17 +14,20 @@ from dataclasses import replace
 from ext_proc.core import headers, rewrite
 from ext_proc.core.exchange import Decide
 from ext_proc.core.paths import upstream_path
-from ext_proc.core.rewrite import AUTH_HEADERS, Mutation
-from ext_proc.core.types import Snapshot, Target
+from ext_proc.core.rewrite import Mutation
+from ext_proc.core.types import Target
 from ext_proc.server.copies import json_of
 
 _ENDPOINT = re.compile(headers.ENDPOINT)
 
 
 async def rewrite_attempt(
-    request: Decide, target: Target | None, snapshot: Snapshot, limit_bytes: int
+    request: Decide, target: Target | None, written: frozenset[str], limit_bytes: int
 ) -> Mutation | None:
-    """What must change for the target that Envoy names; None when the request cannot be made to fit."""
+    """What must change for the target that Envoy names; None when the request cannot be made to fit.
+
+    `written`: the headers, besides `AUTH_HEADERS`, that another provider's key may be in.
+    """
     bare, mark, query = request.headers.path.partition("?")
     endpoint = _ENDPOINT.search(bare)
     body = await json_of(request, limit_bytes)
@@ -33,15 +36,14 @@ async def rewrite_attempt(
     path = f"/v1/{endpoint[1]}{mark}{query}"
     # The key in the request is not the client's but another provider's: there is none to pass through.
     mutation = rewrite.for_target(replace(target, passthrough_auth=False), path)
-    own = target.credential.header if target.credential is not None else None
-    others = {known.credential.header for known in snapshot.targets.values() if known.credential} - {own}
+    own = {target.credential.header} if target.credential is not None else set()
     fit = Mutation(
         set=(
             (":path", upstream_path(path, target.path_prefix).encode("utf-8", "surrogateescape")),
             (headers.MODEL, target.name.encode()),
             *(pair for pair in mutation.set if pair[0] != ":path"),
         ),
-        remove=(headers.WRITTEN_FOR, *mutation.remove, *sorted(others - set(AUTH_HEADERS))),
+        remove=(headers.WRITTEN_FOR, *mutation.remove, *sorted(written - own)),
     )
     was_encoded = body is not request.body
     return rewrite.with_body(fit, rewrite.set_model(body, target.model), was_encoded=was_encoded)

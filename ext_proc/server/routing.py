@@ -42,9 +42,10 @@ class Live:
 
     `sessions` None: nothing is remembered of a session. `recorder` None: no decision is written down.
     `in_use` counts the streams that have this asker. `pair_prefix` is how the names begin under which answers
-    meet. `gone` has targets of configurations before, which
-    requests that were decided then may still go to. `lacks` names what the Envoy lacks that this is made for,
-    and `views` holds what is made for Envoys that were seen, by what they say they have: None for this.
+    meet. `gone` has targets of configurations before, which requests that were decided then may still go to,
+    and `old_key_headers` the headers of keys that such requests may carry to their next target.
+    `lacks` names what the Envoy lacks that this is made for, and `views` holds what is made for Envoys that
+    were seen, by what they say they have: None for this.
     `window_bytes` is how much of a streamed body is waited for (None: as much as `body_limit_bytes`).
     """
 
@@ -57,6 +58,7 @@ class Live:
     in_use: InUse = field(default_factory=InUse)
     pair_prefix: str = ""
     gone: Mapping[str, Target] = field(default_factory=dict)
+    old_key_headers: frozenset[str] = frozenset()
     lacks: tuple[str, ...] = ()
     window_bytes: int | None = None
     views: dict[str, Live | None] = field(default_factory=dict, init=False, compare=False, repr=False)
@@ -64,6 +66,10 @@ class Live:
     def target(self, name: str) -> Target | None:
         """The target of this name that a request in flight may mean."""
         return self.snapshot.targets.get(name) or self.gone.get(name)
+
+    def key_headers(self) -> frozenset[str]:
+        """The headers, besides the usual ones, in which a request in flight may hold a provider's key."""
+        return self.old_key_headers | rewrite.key_headers(self.snapshot.targets.values())
 
     def as_seen_by(self, has: str | None) -> Live:
         """This, or what is made of it for an Envoy that has less. `has` is what the Envoy says."""

@@ -33,6 +33,22 @@ async def test_a_stream_ends_with_what_it_began_with() -> None:
         await stream.end()
 
 
+OWN_HEADER = "access_key: sk-one, credential_header: x-own-key}"
+
+
+async def test_a_key_written_before_a_reload_goes_to_no_other_provider() -> None:
+    began = a_file().replace("access_key: sk-one}", OWN_HEADER)
+    async with serving(began) as server:
+        # The request is on its way with that key. Its header is renamed, and then the provider goes.
+        await server.apply(configuration(began.replace("x-own-key", "x-other-key")))
+        await server.apply(configuration(a_file()))
+        stream = Stream(server, x_arch_role="attempt")
+        await stream.begin(x_arch_attempt="vllm/b")
+        changes = (await stream.answered()).request_body.response.header_mutation
+        assert {"x-own-key", "x-other-key"} <= set(changes.remove_headers)
+        await stream.end()
+
+
 async def test_a_replaced_router_is_closed_when_its_last_stream_has_ended() -> None:
     async with serving(a_file()) as server:
         streams = [Stream(server), Stream(server)]

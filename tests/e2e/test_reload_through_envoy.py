@@ -16,7 +16,7 @@ from demo.stand_in import Behaviour
 from ext_proc.config.load import load as load_file
 from ext_proc.envoy_config import render_bootstrap
 from tests.support.load import under_load
-from tests.support.mesh import CODING, LIMIT_S
+from tests.support.mesh import CODING, LIMIT_S, PROVIDER_KEYS, eventually, no_secret_in
 from tests.support.reloaded import WRITING, Reloaded, a_file, reloaded_mesh
 from tests.support.rollout_traffic import Rollout
 
@@ -203,6 +203,26 @@ async def test_a_rollout_goes_on_over_a_reload(reloaded: Reloaded) -> None:
     found = await rollout.becomes("waiting")
     assert found["current"]["weight_here"] == 0.0
     assert {await served_by(reloaded) for _ in range(5)} == {"vllm/coder"}
+
+
+async def test_a_key_on_its_way_goes_to_no_other_provider_though_its_header_leaves_the_file(
+    tmp_path: Path,
+) -> None:
+    ranked = "vllm/coder, vllm/next"
+    began = a_file(coding=ranked, key="$CODER_KEY, credential_header: x-coder-key")
+    async with reloaded_mesh(tmp_path, began) as reloaded, asyncio.timeout(5 * LIMIT_S):
+        mesh, answers = reloaded.mesh, asyncio.Event()
+        await mesh.decided_again(CODING)
+        mesh.forget()
+        mesh.providers["coder"].behave = Behaviour(status=503, until=answers)
+        asked = asyncio.get_running_loop().create_task(mesh.ask(CODING))
+        await eventually(lambda: mesh.providers["coder"].seen, "the first provider is asked")
+        await reloaded.put(a_file(coding=ranked))
+        answers.set()
+        assert (await asked).model == "vllm/next"
+        key = PROVIDER_KEYS["CODER_KEY"]
+        assert mesh.providers["coder"].seen[0].headers["x-coder-key"] == key
+        assert no_secret_in(mesh.providers["next"].seen[0], key)
 
 
 async def test_a_provider_that_envoy_lacks_gets_nothing_until_envoy_has_it(tmp_path: Path) -> None:

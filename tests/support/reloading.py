@@ -64,13 +64,14 @@ async def serving(text: str) -> AsyncIterator[Serving]:
 class Stream:
     """One stream of Envoy's, which sends its messages when it is told to."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, **metadata: str) -> None:
+        self._metadata = tuple((name.replace("_", "-"), value) for name, value in metadata.items())
         self._messages: asyncio.Queue[Any] = asyncio.Queue()
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
         self._task = asyncio.get_running_loop().create_task(serving.servicer().process(None, self))
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-        return ()
+        return self._metadata
 
     async def read(self) -> Any:
         return await self._messages.get()
@@ -78,12 +79,13 @@ class Stream:
     async def write(self, data: bytes) -> None:
         self._answers.put_nowait(pb.ProcessingResponse.FromString(data))
 
-    async def begin(self) -> None:
+    async def begin(self, **more: str) -> None:
         message = pb.ProcessingRequest()
         for key, value in (
             (":method", "POST"),
             (":path", "/v1/chat/completions"),
             ("content-type", "application/json"),
+            *((name.replace("_", "-"), value) for name, value in more.items()),
         ):
             message.request_headers.headers.headers.add(key=key, raw_value=value.encode())
         self._messages.put_nowait(message)
@@ -91,13 +93,16 @@ class Stream:
 
     async def decided(self, text: str = CODING, **fields: Any) -> dict[str, str]:
         """Send the body: the headers that the server sets."""
+        mutation = (await self.answered(text, **fields)).request_body.response.header_mutation
+        return {option.header.key: option.header.raw_value.decode() for option in mutation.set_headers}
+
+    async def answered(self, text: str = CODING, **fields: Any) -> Any:
+        """Send the body: all that the server answers."""
         message = pb.ProcessingRequest()
         message.request_body.body = json.dumps(chat(text, **fields)).encode()
         message.request_body.end_of_stream = True
         self._messages.put_nowait(message)
-        answer = await self._answers.get()
-        mutation = answer.request_body.response.header_mutation
-        return {option.header.key: option.header.raw_value.decode() for option in mutation.set_headers}
+        return await self._answers.get()
 
     async def end(self) -> None:
         self._messages.put_nowait(grpc.aio.EOF)
