@@ -93,6 +93,8 @@ class AnswerBody:
 class BrokenOff:
     """An answer that its provider broke off, as Envoy logs it. `arch` as in `RequestHeaders`.
 
+    `fallback`: it went to a chain, and another target than the chain's first answered.
+
     Units: seconds from the request's first byte to the break.
     """
 
@@ -101,6 +103,7 @@ class BrokenOff:
     latency_s: float
     model: str
     arch: Mapping[str, str]
+    fallback: bool = False
 
 
 @dataclass(frozen=True, slots=True)

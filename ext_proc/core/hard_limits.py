@@ -69,6 +69,8 @@ class _Meter:
     def _value(self, observation: Observation) -> float | None:
         match self._limit.kind:
             case LimitKind.ERROR_RATE | LimitKind.CONSECUTIVE_ERRORS:
+                if observation.amends and observation.fallback:
+                    return None  # the failure before it has been counted
                 failed = observation.first_choice_failed
                 return None if failed is None else float(failed)
             case _ if observation.amends:

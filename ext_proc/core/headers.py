@@ -84,8 +84,11 @@ READ_BY_OBSERVER = (
 )
 """All that the observe role gets of a request and its answer, besides the answer's body."""
 
-LOGGED_OF_BREAKS = (OBSERVE, POLICY, MODEL, ARM, BUCKET)
-"""What Envoy logs to this server of a request whose answer a provider broke off; the answer's `MODEL` too."""
+LOGGED_OF_BREAKS = (OBSERVE, POLICY, MODEL, ARM, BUCKET, WRITTEN_FOR)
+"""What Envoy logs to this server of a request whose answer a provider broke off, after its last attempt."""
+
+LOGGED_OF_BROKEN_ANSWERS = (MODEL, ATTEMPTS)
+"""What it logs of that answer."""
 
 READ_OF_COPIES = (":status", OBSERVE, POLICY, MODEL)
 """What the shadow role gets besides: whose copy it is, and the answer's status."""

@@ -134,6 +134,7 @@ def observation_of_break(broken: BrokenOff, at: float) -> Observation:
         at=at,
         broken=True,
         cut=True,
+        fallback=broken.fallback,
         bucket=bucket_in(arch),
     )
 

@@ -69,8 +69,8 @@ class Window:
             return
         group = group_of(observation.bucket, observation.request_id)
         if observation.amends:
-            # The answer itself has been counted, but for its failure.
-            if MetricKind.ERROR_RATE in self._tallies:
+            # The answer has been counted, but for its failure; a fallback's with the failure before it.
+            if MetricKind.ERROR_RATE in self._tallies and not observation.fallback:
                 self._tallies[MetricKind.ERROR_RATE].add(is_canary, group, True)
             return
         self._requests += is_canary

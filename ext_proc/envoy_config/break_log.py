@@ -59,7 +59,7 @@ def break_log(configuration: Configuration) -> AccessLog:
                     buffer_flush_interval=seconds(0.25),
                 ),
                 additional_request_headers_to_log=list(headers.LOGGED_OF_BREAKS),
-                additional_response_headers_to_log=[headers.MODEL],
+                additional_response_headers_to_log=list(headers.LOGGED_OF_BROKEN_ANSWERS),
             )
         ),
     )

@@ -179,6 +179,8 @@ def read_logs(message: Any) -> Iterator[BrokenOff]:
             latency_s=entry.common_properties.duration.ToNanoseconds() / 1e9,
             model=answered.get(headers.MODEL, ""),
             arch={name: asked[name] for name in headers.LOGGED_OF_BREAKS if name in asked},
+            # An attempt elsewhere has renamed the model in the request too: only this mark tells.
+            fallback=headers.ATTEMPTS in answered and headers.WRITTEN_FOR not in asked,
         )
 
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import grpc
+import pytest
 from envoy.service.accesslog.v3 import als_pb2
 
 from ext_proc.core.observation import Observation, Role
@@ -54,8 +55,8 @@ class Stream:
         return grpc.aio.EOF
 
 
-def a_log(*entries: tuple[dict[str, str], str]) -> Any:
-    """Entries by their request's headers and the answer's model."""
+def a_log(*entries: tuple[dict[str, str], str], attempts: str = "") -> Any:
+    """Entries by their request's headers and the answer's model. `attempts`: they went to a chain."""
     message = als_pb2.StreamAccessLogsMessage()
     for asked, model in entries:
         entry = message.http_logs.log_entry.add()
@@ -65,6 +66,8 @@ def a_log(*entries: tuple[dict[str, str], str]) -> Any:
         entry.common_properties.duration.FromNanoseconds(1_500_000_000)
         if model:
             entry.response.response_headers["x-arch-model"] = model
+        if attempts:
+            entry.response.response_headers["x-arch-attempts"] = attempts
     return wire.deserialize_logs(message.SerializeToString())
 
 
@@ -79,6 +82,18 @@ async def test_an_entry_amends_the_observation_of_its_answer() -> None:
     assert (one.target, one.role, one.status, one.latency_s) == ("next/model", Role.PRIMARY, 200, 1.5)
     assert (one.amends, one.is_error, one.fallback) == (True, True, False)
     assert (bare.target, bare.policy, bare.bucket) == ("", "", None)
+
+
+@pytest.mark.parametrize(("mark", "attempts"), [({"x-arch-written-for": "openai/large"}, "1"), ({}, "2")])
+async def test_the_mark_of_the_first_choice_tells_a_fallback(mark: dict[str, str], attempts: str) -> None:
+    """An attempt elsewhere changes the model in the request too, so that one cannot tell."""
+    sink, telemetry = Sink(), Telemetry()
+    telemetry.follow(lambda: SNAPSHOT)
+    asked = {**ASKED, **mark}
+    await BreakLog(Observing(telemetry, [sink])).stream(
+        None, Stream(a_log((asked, "openai/large"), attempts=attempts))
+    )
+    assert [one.fallback for one in sink.seen] == [not mark]
 
 
 async def test_a_sink_that_fails_ends_no_stream() -> None:

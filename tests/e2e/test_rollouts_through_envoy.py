@@ -133,6 +133,28 @@ async def test_a_canary_whose_answers_are_saved_by_a_fallback_is_rolled_back(mes
     assert await mesh.counted("arch_ext_proc_answer_errors_total", policy="saved") == 0
 
 
+async def test_a_fallback_that_breaks_off_too_is_one_failure_of_the_canary(mesh: Mesh) -> None:
+    rollout = rollout_of(mesh, "saved")
+    await rollout.tell("start")
+    mesh.providers["next"].behave = Behaviour(status=503)
+    mesh.providers["openai"].behave = Behaviour(reset_after=2)
+    broken = 0
+    while broken < 3:
+        try:
+            await rollout.ask(stream=True)
+        except aiohttp.ClientPayloadError:
+            broken += 1
+    errors, cut = ("arch_ext_proc_answer_errors_total", "arch_ext_proc_answers_cut_total")
+    labels = {"policy": "saved", "arm": "canary"}
+    async with asyncio.timeout(LIMIT_S):
+        while min(await mesh.counted(errors, **labels), await mesh.counted(cut, **labels)) < broken:
+            await asyncio.sleep(0.05)
+    # Two streams told of each, and five failures in a row would be too many.
+    found = await rollout.show()
+    assert (found["current"]["phase"], found["exposed"]) == ("progressing", 3)
+    await rollout.tell("abort")
+
+
 async def test_a_canary_that_breaks_its_answers_off_is_rolled_back(mesh: Mesh) -> None:
     rollout = rollout_of(mesh, "broken")
     await rollout.tell("start")

@@ -11,6 +11,8 @@ from tests.support.rollouts import a_plan, an_answer
 
 FAILED, FINE = an_answer(status=503), an_answer()
 CUT, BROKEN_OFF, SAVED = an_answer(cut=True), an_answer(cut=True, broken=True), an_answer(fallback=True)
+SAVED_AND_CUT = an_answer(cut=True, fallback=True)
+THEN_BROKEN = an_answer(cut=True, fallback=True, broken=True)
 SLOW, DEAR = an_answer(latency_s=9.0, first_byte_s=6.0), an_answer(cost=2.0)
 
 
@@ -34,6 +36,7 @@ def a_watch(*limits: HardLimit) -> Watch:
             [CUT, SLOW, CUT, CUT, an_answer(cut=True, latency_s=6.0)],
             5,
         ),
+        (HardLimit(LimitKind.CONSECUTIVE_ERRORS, 2), [SAVED_AND_CUT, THEN_BROKEN, BROKEN_OFF], 3),
         (HardLimit(LimitKind.COST, 1, 1.5), [an_answer(cost=2.0, cut=True), DEAR], 2),
         (HardLimit(LimitKind.COST, 1, 1.5), [an_answer(cost=2.0, fallback=True), DEAR], 2),
         (HardLimit(LimitKind.LATENCY_P95, 20, 5.0), [FINE] * 19 + [SLOW] + [FINE] * 9 + [SLOW], 30),

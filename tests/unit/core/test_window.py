@@ -66,6 +66,13 @@ def test_a_cut_answer_is_a_failure_once_its_provider_is_known_to_have_done_it() 
     assert window.counts().requests == 1
 
 
+def test_a_fallback_that_breaks_off_is_one_failure_of_the_first_choice() -> None:
+    window = a_window_of(MetricKind.ERROR_RATE)
+    window.add(an_answer(cut=True, fallback=True))
+    window.add(an_answer(cut=True, fallback=True, broken=True))
+    assert sums(window, MetricKind.ERROR_RATE) == (0, 1, 0, 1, 1)
+
+
 def test_what_amends_an_answer_counts_for_no_other_metric() -> None:
     window = a_window_of(MetricKind.COST, cut=1.0)
     window.add(an_answer(cut=True, broken=True, cost=0.5))
