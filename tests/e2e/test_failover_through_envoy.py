@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -22,12 +23,14 @@ from tests.support.mesh import (
     no_secret_in,
     running_mesh,
 )
+from tests.support.reloaded import PROVIDERS, a_file
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LEGAL = "questions of law: contracts, terms and conditions, privacy and compliance"
 WRITING = "write a story, a poem, song lyrics, a slogan or another imaginative text"
 OPENAI, CODER, NEXT = (PROVIDER_KEYS[name] for name in ("OPENAI_KEY", "CODER_KEY", "NEXT_KEY"))
+HALVES = [f"{{model: {model}, weight: 1}}" for model in ("vllm/coder", "vllm/next")]
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 
@@ -153,6 +156,19 @@ async def test_a_policy_says_itself_when_to_go_on(mesh: Mesh) -> None:
     mesh.providers["second"].behave = Behaviour(delay_s=3600)
     reply = await mesh.ask(TRAVELLING)
     assert (reply.status, reply.model) == (200, "third/three")
+
+
+async def test_a_policy_without_a_second_target_passes_its_error_on(tmp_path: Path) -> None:
+    text = a_file().replace("models: [vllm/coder]", f"targets: [{', '.join(HALVES)}]")
+    file = tmp_path / "config.yaml"
+    file.write_text(text.replace("models: [openai/gpt-4o-mini]", "models: [vllm/next]"))
+    async with running_mesh(file, tmp_path, *PROVIDERS) as mesh:
+        fails(mesh, coder=503, next=503)
+        for question, models in ((CODING, {"vllm/coder", "vllm/next"}), (TRAVELLING, {"vllm/next"})):
+            replies = [await mesh.ask(question, session=str(number)) for number in range(30)]
+            assert {reply.model for reply in replies} == models
+            assert {(reply.status, reply.reason) for reply in replies} == {(503, "policy")}
+        assert not mesh.providers["openai"].seen
 
 
 async def test_a_provider_that_is_down_or_breaks_off_is_failed_over(mesh: Mesh) -> None:
