@@ -80,11 +80,18 @@ def _policies(found: dict[str, Any]) -> Table:
                 Text(f"{100 * target['decided'] / everything:.1f} %" if everything else "–"),
                 Text("–" if configured is None else f"{configured:g} %", style="dim"),
                 Text(f"{target['decided']:,}"),
-                Text(f"{target['failed']:,}", style="red" if target["failed"] else "dim"),
+                _failures(target),
                 Text(_trend(target["trend"]), style=_ARMS.get(target["arm"], "")),
             )
             name = Text()
     return table
+
+
+def _failures(target: dict[str, Any]) -> Text:
+    """None seen to fail is not the same as none seen: without `observe` nobody looks at the answers."""
+    if not target["failed"]:
+        return Text("0" if target["answered"] else "–", style="dim")
+    return Text(f"{target['failed']:,}", style="red")
 
 
 def _rollouts(rollouts: list[dict[str, Any]]) -> Table:

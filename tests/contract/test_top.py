@@ -67,7 +67,7 @@ async def test_one_look(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         status, text, errors = await top(capsys, url)
     assert (status, errors) == (0, "")
     lines = [line.split() for line in text.splitlines()]
-    assert ["coding", "vllm/present", "baseline", "0.0", "%", "50", "%", "0", "0"] in [
+    assert ["coding", "vllm/present", "baseline", "0.0", "%", "50", "%", "0", "–"] in [
         line[:9] for line in lines
     ]
     assert ["vllm/next", "canary", "100.0", "%", "50", "%", "1", "1"] in [line[:8] for line in lines]
@@ -75,6 +75,21 @@ async def test_one_look(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         line[1:] for line in lines
     ]
     assert "failed: provider vllm/next 1, stream unknown_message 1" in text
+
+
+@pytest.mark.parametrize(("status", "shown"), [(None, "–"), (200, "0"), (503, "1")])
+async def test_no_failure_is_claimed_of_answers_that_nobody_saw(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, status: int | None, shown: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    async with a_server() as (url, telemetry):
+        decide(telemetry)
+        if status is not None:
+            telemetry.activity.observed(an_answer(policy="coding", target="vllm/next", status=status))
+        _, text, _ = await top(capsys, url)
+    assert ["vllm/next", "canary", "100.0", "%", "50", "%", "1", shown] in [
+        line.split()[:8] for line in text.splitlines()
+    ]
 
 
 async def test_a_name_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
