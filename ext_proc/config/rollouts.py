@@ -54,6 +54,7 @@ REDIS_SCHEMES = ("redis", "rediss", "unix")
 MIN_TOKEN_CHARS = 16
 
 _STEPS_HINT = "write e.g. steps: [5, 25, 50, 100]"
+_SMALL_STEP_HINT = "begin with a larger step, or with one without an analysis, e.g. {weight: 0.1, pause: 1h}"
 _STEP_KEYS = ("weight", "pause", "analysis")
 
 _SECONDS = {LimitKind.LATENCY_P95, LimitKind.FIRST_BYTE_P95}
@@ -157,6 +158,7 @@ class _Builder:
         is_whole = self._is_whole()
         for problem in plan.problems() if is_whole and not self._has_problems else ():
             place, hint = ("metrics", "write each once") if "metric" in problem else ("steps", _STEPS_HINT)
+            hint = _SMALL_STEP_HINT if "too few" in problem else hint
             self._problem((place,), problem, hint)
         if is_whole and not self._has_problems:
             mark = self._draft.document.mark(self._path)

@@ -26,6 +26,7 @@ from math import log
 from ext_proc.core import sequential
 from ext_proc.core.rollout_plan import (
     COMPARED,
+    LEAST_GROUPS,
     MEANS,
     QUANTILES,
     MetricKind,
@@ -50,10 +51,6 @@ CEILING = 0.99
 """Where the means of tokens and cost are cut off: at this quantile of the baseline, stretched by
 `max_degradation`. Without that, a canary could not be seen to be dearer than a baseline whose answers all
 cost the same."""
-
-LEAST_GROUPS = 16
-"""Groups of sessions (of `window.GROUPS`) with an answer of the canary before a metric is decided: how
-alike the requests of a session are cannot be told from a handful of sessions. About 18 sessions."""
 
 _SHARE = {
     MetricKind.LATENCY_P50: 0.5,

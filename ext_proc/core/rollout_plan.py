@@ -7,7 +7,7 @@ has the transitions, `core/evidence.py` how a metric is judged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -19,6 +19,11 @@ DEFAULT_FALSE_ROLLBACK_RATE = 0.05
 
 DEFAULT_FALSE_PASS_RATE = 0.05
 """How often a canary beyond a metric's `max_degradation` passes a step, over all looks."""
+
+LEAST_GROUPS = 16
+"""Groups of sessions (of `window.GROUPS`) with an answer of the canary before a metric is decided: how
+alike the requests of a session are cannot be told from a handful of sessions. About 18 sessions. A group is
+made of buckets of 0.01 %, so a canary of fewer buckets never gets there."""
 
 
 class MetricKind(StrEnum):
@@ -271,6 +276,10 @@ class RolloutPlan:
             found.append("the weights of the steps go up")
         if self.steps and not isinstance(self.steps[0], SetWeight):
             found.append("the first step sets a weight")
+        if any(0 < weight < LEAST_GROUPS for weight in self._weights_compared()):
+            found.append(
+                f"below {LEAST_GROUPS / 100:g} % a canary has too few sessions for an analysis to be decided"
+            )
         if len({rule.kind for rule in self.metrics}) < len(self.metrics):
             found.append("a metric is listed twice")
         for rule in self.metrics:
@@ -283,6 +292,15 @@ class RolloutPlan:
         if not (0 < self.false_rollback_rate < 1 and 0 < self.false_pass_rate < 1):
             found.append("false_rollback_rate and false_pass_rate lie between 0 and 1")
         return tuple(found)
+
+    def _weights_compared(self) -> Iterator[int]:
+        """The weights at which an analysis needs answers that the canary gave to sessions of its own."""
+        weight = 0
+        for step in self.steps:
+            if isinstance(step, SetWeight):
+                weight = step.weight_per_10k
+            elif isinstance(step, Analysis) and any(rule.kind not in COMPARED for rule in self.metrics):
+                yield weight
 
 
 def _short(step: Step) -> str:

@@ -224,6 +224,11 @@ IN_A_ROLLOUT = [
         '11:18: "steps" has an unknown step — write a weight, analysis, pause, or {pause: 10m}',
     ),
     (
+        "canary: b\nsteps: [0.1, 5, 100]",
+        "11:14: below 0.16 % a canary has too few sessions for an analysis to be decided"
+        " — begin with a larger step, or with one without an analysis, e.g. {weight: 0.1, pause: 1h}",
+    ),
+    (
         "canary: b\nsteps: [5, {}]",
         "11:18: a step that does nothing — write e.g. {weight: 10} or {pause: 10m}",
     ),

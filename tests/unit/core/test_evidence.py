@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
-from ext_proc.core.evidence import CALIBRATION, LEAST_GROUPS, findings, folded, restarted
-from ext_proc.core.rollout_plan import DEFAULT_RULES, Analysis, MetricKind, RolloutPlan, SetWeight
+from ext_proc.core.evidence import CALIBRATION, findings, folded, restarted
+from ext_proc.core.rollout_plan import (
+    DEFAULT_RULES,
+    LEAST_GROUPS,
+    Analysis,
+    MetricKind,
+    RolloutPlan,
+    SetWeight,
+)
 from ext_proc.core.rollout_types import Counts, Evidence, Finding, Outcome, WindowCounts
 from ext_proc.core.window import GROUPS, bin_of, upper_edge
 from tests.support.rollouts import a_plan, spread

@@ -420,6 +420,10 @@ def test_at_everything_there_is_no_baseline_and_the_metrics_are_not_asked() -> N
         ({"steps": (SetWeight(0),)}, "a weight is above 0 and at most 100 %"),
         ({"steps": (SetWeight(500), SetWeight(500))}, "the weights of the steps go up"),
         ({"steps": (Pause(), *STEPS)}, "the first step sets a weight"),
+        (
+            {"steps": (SetWeight(15), Analysis())},
+            "below 0.16 % a canary has too few sessions for an analysis to be decided",
+        ),
         ({"metrics": (DEFAULT_RULES[MetricKind.COST],) * 2}, "a metric is listed twice"),
         (
             {"metrics": (replace(DEFAULT_RULES[MetricKind.COST], tolerance=0.9),)},
@@ -439,3 +443,15 @@ def test_at_everything_there_is_no_baseline_and_the_metrics_are_not_asked() -> N
 def test_what_is_wrong_with_a_plan(changes: dict[str, object], problem: str) -> None:
     assert problem in a_plan(**changes).problems()
     assert a_plan().problems() == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": (SetWeight(16), Analysis())},
+        {"steps": (SetWeight(1), Pause(), SetWeight(500), Analysis())},
+        {"steps": (SetWeight(1), Analysis()), "metrics": (DEFAULT_RULES[MetricKind.JUDGE],)},
+    ],
+)
+def test_what_a_small_weight_is_good_for(changes: dict[str, object]) -> None:
+    assert a_plan(**changes).problems() == ()
