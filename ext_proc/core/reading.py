@@ -1,20 +1,23 @@
 """An answer looked at while it passes: tokens, whether it failed, and its contents if they are wanted.
 
 Chunks may be cut anywhere and the result is the same. Memory is bounded whatever the answer's size: a JSON
-answer is held up to a limit, beyond it only its tail; of a stream, one event and the contents wanted.
+answer is held up to a limit, beyond it only its tail; of a stream, one event and the contents wanted. Time is
+bounded too: a chunk is read in steps, and what unpacks to more than answers do is given up.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from ext_proc.core.reply import FINAL_RESPONSES, Reply, ReplyDraft, read_reply
+from ext_proc.core.spans import is_intricate
 from ext_proc.core.sse import LOST, Event, EventStream
-from ext_proc.core.unpack import DamagedError, unpacker
+from ext_proc.core.unpack import PIECE_BYTES, DamagedError, unpacker
 from ext_proc.core.usage import UNKNOWN, Usage, read_usage, usage_in_tail
 
 HELD_BYTES = 256 << 10
@@ -26,8 +29,23 @@ TAIL_BYTES = 32 << 10
 EVENT_BYTES = 1 << 20
 """The longest event: the last one of a streamed response repeats instructions, tools and the answer."""
 
-UNPACKED_BYTES = 256 << 20
-"""What a compressed answer may unpack to before it is no longer looked at."""
+MAX_EVENT_MARKS = 100_000
+"""Brackets and colons of an event that is parsed: as many as the longest with its words' probabilities."""
+
+STEP_BYTES = 64 << 10
+"""About how much is read in one step, packed and unpacked bytes together: some ten milliseconds."""
+
+READ_BYTES = 64 << 20
+"""What an answer may unpack to before it is no longer looked at: a stream of 200,000 events of a token."""
+
+UNPACKED_PER_PACKED = 160
+"""How many bytes one may unpack to. Streams of a token an event, packed whole, have 60 to 110 (ADR 0048)."""
+
+UNPACKED_AT_LEAST = 1 << 20
+"""What any answer may unpack to, however small it is packed: short ones may be of one thing repeated."""
+
+_INPUT_BYTES = 16 << 10
+"""How much is given to an unpacker at once: each member of a gzip stream costs a copy of what follows it."""
 
 _LAST_EVENTS = 3
 _ENDS = ("message_stop", *FINAL_RESPONSES)
@@ -38,23 +56,26 @@ _FAILURES = ("error", "response.failed")
 class Reading:
     """What was read. `failed`: an error instead of an answer, or an end in the middle of one.
 
-    `reply` is None when it was not wanted, is too long, or could not be read.
+    `reply` is None when it was not wanted, is too long, or could not be read. `unread`: looking at it was
+    given up, because its coding is not known or damaged, or unpacks to more than is read.
     """
 
     usage: Usage = UNKNOWN
     failed: bool = False
     reply: Reply | None = None
+    unread: bool = False
 
 
 class AnswerReader:
     """Feed it an answer's body. `reply_limit_bytes` of contents are kept; 0: they are not wanted."""
 
-    __slots__ = ("_content", "_is_lost", "_unpacked", "_unpacker")
+    __slots__ = ("_content", "_is_lost", "_packed", "_unpacked", "_unpacker")
 
     def __init__(self, content_type: str, content_encoding: str = "", reply_limit_bytes: int = 0) -> None:
         media_type = content_type.partition(";")[0].strip().lower()
         self._unpacker = unpacker(content_encoding)
         self._is_lost = self._unpacker is None
+        self._packed = 0
         self._unpacked = 0
         self._content: _Json | _Events
         if media_type == "text/event-stream":
@@ -62,23 +83,43 @@ class AnswerReader:
         else:
             self._content = _Json(reply_limit_bytes, is_json=media_type.endswith("json"))
 
-    def feed(self, chunk: bytes) -> None:
-        """Take the next bytes. Total: what cannot be read makes an empty reading."""
-        if self._is_lost or self._unpacker is None:
-            return
-        try:
-            for piece in self._unpacker.feed(chunk):
-                self._unpacked += len(piece)
-                if self._unpacked > UNPACKED_BYTES:
-                    self._is_lost = True
-                    return
+    def feed(self, chunk: bytes) -> Iterator[None]:
+        """Take the next bytes, a step of about `STEP_BYTES` with each item; most chunks need none between.
+
+        Nothing is read unless the steps are taken, all of them. Total: what cannot be read is `unread`.
+        """
+        self._packed += len(chunk)
+        done = 0
+        for at in range(0, len(chunk), _INPUT_BYTES):
+            packed = chunk[at : at + _INPUT_BYTES]
+            done += len(packed)
+            for piece in self._pieces(packed):
                 self._content.feed(piece)
-        except DamagedError:
-            self._is_lost = True
+                done += len(piece)
+                if done >= STEP_BYTES:
+                    done = 0
+                    yield
 
     def finish(self) -> Reading:
         """What was read, now that the answer has ended."""
-        return Reading() if self._is_lost else self._content.finish()
+        return Reading(unread=self._packed > 0) if self._is_lost else self._content.finish()
+
+    def _pieces(self, packed: bytes) -> Iterator[bytes]:
+        """The contents, none of them longer than `PIECE_BYTES`, until they are more than is read."""
+        if self._is_lost or self._unpacker is None:
+            return
+        try:
+            for piece in self._unpacker.feed(packed):
+                self._unpacked += len(piece)
+                by_size = max(UNPACKED_AT_LEAST, UNPACKED_PER_PACKED * self._packed)
+                if self._unpacked > min(READ_BYTES, by_size):
+                    self._is_lost = True
+                    return
+                # An empty one is a member of its own, and a step's work as well.
+                for at in range(0, len(piece) or 1, PIECE_BYTES):
+                    yield piece[at : at + PIECE_BYTES]
+        except DamagedError:
+            self._is_lost = True
 
 
 class _Json:
@@ -132,6 +173,8 @@ class _Events:
         return Reading(self._usage, self._failed or not ended, reply)
 
     def _take(self, event: Event) -> None:
+        if is_intricate(event.data, MAX_EVENT_MARKS):
+            event = LOST
         self._last.append(event)
         # Most events of a long stream say nothing that counts, unless the contents are wanted.
         says_something = (

@@ -53,7 +53,7 @@ class Edit:
     replacement: bytes
 
 
-def is_intricate(body: bytes) -> bool:
+def is_intricate(body: bytes, max_marks: int = MAX_MARKS) -> bool:
     """Whether reading this body could take far longer than its size says.
 
     What stands inside of strings counts too: telling it apart would be the work that this avoids. Text has
@@ -61,11 +61,11 @@ def is_intricate(body: bytes) -> bool:
     """
     marks = 0
     for at in range(0, len(body), _PIECE_BYTES):
-        if marks + len(body) - at <= MAX_MARKS:
+        if marks + len(body) - at <= max_marks:
             return False
         piece = body[at : at + _PIECE_BYTES]
         marks += sum(len(piece) - len(piece.replace(mark, b"")) for mark in (b"{", b"[", b":"))
-        if marks > MAX_MARKS:
+        if marks > max_marks:
             return True
     return False
 

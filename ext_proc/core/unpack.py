@@ -80,9 +80,11 @@ class _Brotli:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         try:
-            yield self._decompressor.process(data, output_buffer_limit=PIECE_BYTES)
-            while not self._decompressor.can_accept_more_data():
-                yield self._decompressor.process(b"", output_buffer_limit=PIECE_BYTES)
+            piece = self._decompressor.process(data, output_buffer_limit=PIECE_BYTES)
+            # It may accept more, and call itself finished, while it still has some to give.
+            while piece or not self._decompressor.can_accept_more_data():
+                yield piece
+                piece = self._decompressor.process(b"", output_buffer_limit=PIECE_BYTES)
         except brotli.error as error:
             raise DamagedError from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ext_proc.core import headers as names
@@ -73,14 +73,14 @@ class AnswerWatch:
         self._headers, self._last, self._ended = headers, now, headers.ends_answer
         self._reader = AnswerReader(headers.content_type, headers.content_encoding, self._reply_limit)
 
-    def take(self, body: AnswerBody, now: float) -> None:
-        """A piece of the answer's body came."""
+    def take(self, body: AnswerBody, now: float) -> Iterator[None]:
+        """A piece of the answer's body came. It is read as the steps are taken (`AnswerReader.feed`)."""
         if self._reader is None:
-            return
+            return iter(())
         if body.body and self._first is None:
             self._first = now
-        self._reader.feed(body.body)
         self._last, self._ended = now, body.ends_answer
+        return self._reader.feed(body.body)
 
     @property
     def request_id(self) -> str:
@@ -116,6 +116,7 @@ class AnswerWatch:
             cut=was_cut and not is_copy,
             fallback=name != subject.target,
             bucket=subject.bucket,
+            unread=reading.unread,
         )
         return Answer(subject, observation, reading.reply, question)
 

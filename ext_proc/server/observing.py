@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -50,7 +51,7 @@ class Observing:
                 limit = live.comparison.max_text_bytes if subject.copies and self._answers else 0
                 watch = AnswerWatch(subject, time.perf_counter(), limit)
             elif watch is not None:
-                _see(watch, event)
+                await _see(watch, event)
                 if watch.has_ended:
                     break
         if watch is None:
@@ -108,10 +109,10 @@ class CopyAnswer:
         """The copy could not be made fit, so nobody gets it."""
         self._bounds.ended((request.headers.arch.get(headers.OBSERVE, ""), self._target))
 
-    def see(self, event: Event) -> None:
+    async def see(self, event: Event) -> None:
         """A part of the answer passes."""
         if self._watch is not None:
-            _see(self._watch, event)
+            await _see(self._watch, event)
             if self._watch.has_ended:
                 self.finish()
 
@@ -124,11 +125,13 @@ class CopyAnswer:
         self._watch = self._pair = self._question = None
 
 
-def _see(watch: AnswerWatch, event: Event | None) -> None:
+async def _see(watch: AnswerWatch, event: Event | None) -> None:
+    """Between two steps everybody else has a turn, so that no answer holds up a decision."""
     if isinstance(event, AnswerHeaders):
         watch.begin(event, time.perf_counter())
     elif isinstance(event, AnswerBody):
-        watch.take(event, time.perf_counter())
+        for _ in watch.take(event, time.perf_counter()):
+            await asyncio.sleep(0)
 
 
 def _primary(request: RequestHeaders) -> Subject:

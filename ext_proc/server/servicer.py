@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -79,7 +79,7 @@ class Servicer:
         context: Any,
         classify: Classify,
         rule: Rule,
-        see: Callable[[Event], None] = lambda _: None,
+        see: Callable[[Event], Awaitable[None]] | None = None,
         *,
         ends: bool = False,
     ) -> None:
@@ -103,7 +103,7 @@ class Servicer:
         message: Any,
         exchange: Exchange,
         rule: Rule,
-        see: Callable[[Event], None],
+        see: Callable[[Event], Awaitable[None]] | None,
         *,
         ends: bool,
     ) -> None:
@@ -117,7 +117,8 @@ class Servicer:
                 # makes Envoy go on without us.
                 self._telemetry.unknown_message()
                 return
-            see(event)
+            if see is not None:
+                await see(event)
             match exchange.receive(event):
                 case AwaitBody():
                     answer = wire.AWAIT_BODY

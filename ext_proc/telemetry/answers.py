@@ -46,6 +46,11 @@ class AnswerMetrics:
             *_WHOSE,
             "arm",
         )
+        self._unread = counter(
+            "answers_unread",
+            "Answers not read to their end: an unknown or damaged coding, or too much when unpacked.",
+            *_WHOSE,
+        )
         self._unanswered = Counter(
             f"{prefix}_requests_left",
             "Observed requests whose client left before an answer began.",
@@ -98,6 +103,8 @@ class AnswerMetrics:
             self._cut.at(*whose, arm).inc()
         elif observation.status:
             self._latency_s.at(*whose).observe(observation.latency_s)
+        if observation.unread:
+            self._unread.at(*whose).inc()
         if observation.first_byte_s is not None:
             self._first_byte_s.at(*whose).observe(observation.first_byte_s)
         for direction, tokens in (("in", observation.tokens_in), ("out", observation.tokens_out)):
@@ -121,6 +128,7 @@ class AnswerMetrics:
             cost=observation.cost,
             broken=observation.broken,
             cut=observation.cut,
+            unread=observation.unread,
         )
 
     def left_unanswered(self) -> None:

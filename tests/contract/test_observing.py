@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import brotli
 import grpc
 import orjson
 import pytest
@@ -12,6 +14,7 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from ext_proc.core.copying import CopyBounds
 from ext_proc.core.observation import Observation, Role
+from ext_proc.core.reading import STEP_BYTES
 from ext_proc.core.settings import ComparisonSettings, JudgeSettings
 from ext_proc.core.types import Message, Policy, Verdict
 from ext_proc.core.watching import Answer
@@ -19,7 +22,7 @@ from ext_proc.server.observing import Observing
 from ext_proc.server.routing import Live
 from ext_proc.server.servicer import Servicer
 from ext_proc.telemetry import Telemetry
-from tests.support.answers import CHAT, CHAT_EVENTS, EVENTS, JSON, sse
+from tests.support.answers import CHAT, CHAT_EVENTS, EVENTS, JSON, chunk, sse
 from tests.support.builders import a_route, a_shadow, a_snapshot, a_target
 
 SHADOW = a_target("next/model", authority="next", path_prefix="/v1")
@@ -150,6 +153,43 @@ async def test_a_client_that_left_before_the_answer_is_counted_and_no_answer() -
     _, telemetry = await served([message("request_headers", ASKED)], OBSERVE, sink)
     assert sink.observations == []
     assert telemetry.registry.get_sample_value("arch_ext_proc_requests_left_total") == 1
+
+
+@pytest.mark.parametrize("metadata", [OBSERVE, COPY])
+async def test_reading_an_answer_leaves_turns_to_others(metadata: tuple[tuple[str, str], ...]) -> None:
+    sink, turns = Sink(), 0
+    body = sse(chunk(content="x")) * 20_000 + sse(*CHAT_EVENTS)
+    asked = {":method": "POST", ":path": "/v1/chat/completions", **ASKED, "x-arch-model": "openai/large"}
+    messages = [
+        message("request_headers", asked),
+        message("request_body", body=b"{}", end=True),
+        message("response_headers", {":status": "200", "content-type": EVENTS}),
+        message("response_body", body=body, end=True),
+    ]
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while not sink.observations:
+            turns += 1
+            await asyncio.sleep(0)
+
+    await asyncio.gather(take_turns(), served(messages, metadata, sink))
+    assert sink.observations[0].tokens_out == 7
+    assert turns >= len(body) // (2 * STEP_BYTES)
+
+
+async def test_an_answer_that_is_not_read_is_counted() -> None:
+    telemetry = Telemetry()
+    whose = {"policy": "coding", "model": "openai/large", "role": "primary"}
+    bomb = brotli.compress(b"data: {}\n\n" * 1_000_000, quality=5)
+    answer = answer_to(bomb, EVENTS, content_encoding="br")
+    observing = Observing(telemetry, [telemetry.answers])
+    live = Live(SNAPSHOT, FakeAsker(), 1 << 20)
+    context = FakeContext([message("request_headers", ASKED), *answer], OBSERVE)
+    await Servicer(lambda: live, telemetry, observing).process(None, context)
+    get = telemetry.registry.get_sample_value
+    assert get("arch_ext_proc_answers_unread_total", whose) == 1
+    assert get("arch_ext_proc_answer_errors_total", {**whose, "arm": "baseline"}) is None
 
 
 async def test_a_primary_that_stops_early_is_cut() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext_proc.core.reading import AnswerReader
-from tests.support.answers import ANSWERS, EVENTS, JSON, read, sse
+from tests.support.answers import ANSWERS, EVENTS, JSON, feed, read, sse
 
 CONTENT_TYPES = st.sampled_from([JSON, EVENTS, "", "text/html"])
 ENCODINGS = st.sampled_from(["", "gzip", "deflate", "br", "zstd", "exotic"])
@@ -76,6 +76,6 @@ def test_a_stream_may_be_cut_into_any_chunks(name: str, data: st.DataObject) -> 
     reader = AnswerReader(content_type, "", 1 << 16)
     while body:
         size = data.draw(st.integers(1, len(body)))
-        reader.feed(body[:size])
+        feed(reader, body[:size])
         body = body[size:]
     assert reader.finish() == wanted

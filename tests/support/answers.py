@@ -207,5 +207,10 @@ ANSWERS: dict[str, tuple[str, bytes, Reading]] = {
 def read(content_type: str, *chunks: bytes, encoding: str = "", limit: int = 1 << 16) -> Reading:
     reader = AnswerReader(content_type, encoding, limit)
     for piece in chunks:
-        reader.feed(piece)
+        feed(reader, piece)
     return reader.finish()
+
+
+def feed(reader: AnswerReader, piece: bytes) -> int:
+    """Feed a reader in as many steps as it takes; how many turns others had between them."""
+    return sum(1 for _ in reader.feed(piece))

@@ -3,19 +3,56 @@
 from __future__ import annotations
 
 import gzip
+import random
 import tracemalloc
 import zlib
+from string import ascii_lowercase
+from typing import Any
 
 import brotli
 import orjson
 import pytest
 import zstandard
 
-from ext_proc.core.reading import HELD_BYTES, AnswerReader, Reading
+from ext_proc.core.reading import (
+    HELD_BYTES,
+    MAX_EVENT_MARKS,
+    READ_BYTES,
+    STEP_BYTES,
+    UNPACKED_AT_LEAST,
+    UNPACKED_PER_PACKED,
+    AnswerReader,
+    Reading,
+)
 from ext_proc.core.reply import Reply
 from ext_proc.core.types import Price
 from ext_proc.core.usage import UNKNOWN, Usage, cost_of, read_usage, usage_in_tail
-from tests.support.answers import ANSWERS, CHAT, CHAT_EVENTS, EVENTS, JSON, MESSAGE_EVENTS, chunk, read, sse
+from tests.support.answers import (
+    ANSWERS,
+    CHAT,
+    CHAT_EVENTS,
+    EVENTS,
+    JSON,
+    MESSAGE_EVENTS,
+    chunk,
+    feed,
+    read,
+    sse,
+)
+
+TOKEN: dict[str, Any] = {
+    "id": "chatcmpl-AbCdEf0123456789AbCdEf0123",
+    "object": "chat.completion.chunk",
+    "created": 1750000000,
+    "model": "gpt-5-2025-08-07",
+    "service_tier": "default",
+    "system_fingerprint": "fp_0123456789",
+}
+"""What a provider repeats around every token of a stream."""
+
+
+def choice(text: str) -> dict[str, Any]:
+    return {"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": None}
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -59,7 +96,60 @@ def test_compressed_answers_are_unpacked_as_they_come(encoding: str, pack: objec
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "exotic", "gzip, br"])
 def test_what_cannot_be_unpacked_says_nothing(encoding: str) -> None:
-    assert read(JSON, b"\x1f\x8bnot in this coding", b"\xff" * 99, encoding=encoding) == Reading()
+    packed = (b"\x1f\x8bnot in this coding", b"\xff" * 99)
+    assert read(JSON, *packed, encoding=encoding) == Reading(unread=True)
+    assert read(JSON, encoding="exotic") == Reading()
+
+
+PACKED = {
+    "": bytes,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": lambda body: brotli.compress(body, quality=5),
+    "zstd": zstandard.compress,
+}
+
+
+@pytest.mark.parametrize("encoding", PACKED)
+def test_a_long_stream_packed_whole_is_read_whole_with_turns_for_others(encoding: str) -> None:
+    words = ("".join(random.Random(at).choices(ascii_lowercase, k=5)) for at in range(8_000))
+    body = sse(*(("", {**TOKEN, "choices": [choice(word)]}) for word in words), *CHAT_EVENTS[-3:])
+    assert len(body) > 2 << 20
+    reader = AnswerReader(EVENTS, encoding)
+    turns = feed(reader, PACKED[encoding](body))
+    assert reader.finish() == Reading(Usage(11, 7))
+    assert turns >= len(body) // (2 * STEP_BYTES)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+@pytest.mark.parametrize("line", [b'data: {"usage":1}\n\n', b"data:\n\n", b"\n"])
+def test_one_thing_repeated_is_given_up_after_what_its_size_allows(encoding: str, line: bytes) -> None:
+    body = line * ((4 << 20) // len(line))
+    packed = PACKED[encoding](body)
+    reader = AnswerReader(EVENTS, encoding)
+    turns = feed(reader, packed)
+    assert reader.finish() == Reading(unread=True)
+    assert turns * STEP_BYTES <= max(UNPACKED_AT_LEAST, UNPACKED_PER_PACKED * len(packed)) < len(body)
+
+
+def test_empty_members_are_steps_too() -> None:
+    packed = gzip.compress(b"") * 10_000
+    assert feed(AnswerReader(EVENTS, "gzip"), packed) >= len(packed) // (2 * STEP_BYTES)
+
+
+def test_an_event_of_nothing_but_structure_is_not_parsed() -> None:
+    event = b'data: {"usage": {"prompt_tokens": 1}, "x": [' + b"[]," * (MAX_EVENT_MARKS + 1) + b"[]]}\n\n"
+    assert read(EVENTS, event, sse(*CHAT_EVENTS), limit=0) == Reading(Usage(11, 7))
+    assert read(EVENTS, event) == Reading(reply=Reply(""))
+
+
+def test_an_answer_without_an_end_is_given_up_however_little_it_is_packed() -> None:
+    reader = AnswerReader(EVENTS)
+    for _ in range(READ_BYTES >> 20):
+        feed(reader, b"x" * (1 << 20))
+    assert not reader.finish().unread
+    feed(reader, b"x")
+    assert reader.finish() == Reading(unread=True)
 
 
 def test_a_bomb_is_not_unpacked_to_its_end() -> None:
@@ -68,11 +158,11 @@ def test_a_bomb_is_not_unpacked_to_its_end() -> None:
     tracemalloc.start()
     try:
         for _ in range(40):
-            reader.feed(layer)
+            feed(reader, layer)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert reader.finish() == Reading()
+    assert reader.finish() == Reading(unread=True)
     assert peak < 4 << 20
 
 
@@ -89,7 +179,7 @@ def test_a_large_answer_is_not_held_and_its_usage_is_read_from_its_end() -> None
     tracemalloc.start()
     try:
         for at in range(0, len(body), 16 << 10):
-            reader.feed(body[at : at + (16 << 10)])
+            feed(reader, body[at : at + (16 << 10)])
         reading = reader.finish()
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -104,8 +194,8 @@ def test_a_long_stream_is_not_held() -> None:
     tracemalloc.start()
     try:
         for _ in range(20_000):
-            reader.feed(piece)
-        reader.feed(sse(*CHAT_EVENTS[-3:]))
+            feed(reader, piece)
+        feed(reader, sse(*CHAT_EVENTS[-3:]))
         reading = reader.finish()
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -118,11 +208,11 @@ def test_an_event_without_an_end_is_not_held() -> None:
     reader = AnswerReader(EVENTS, "", 1 << 10)
     tracemalloc.start()
     try:
-        reader.feed(b"data: ")
+        feed(reader, b"data: ")
         for _ in range(1_000):
-            reader.feed(b"x" * (16 << 10))
+            feed(reader, b"x" * (16 << 10))
         _, peak = tracemalloc.get_traced_memory()
-        reader.feed(b"\n\n" + sse(*CHAT_EVENTS))
+        feed(reader, b"\n\n" + sse(*CHAT_EVENTS))
     finally:
         tracemalloc.stop()
     assert reader.finish().usage == Usage(11, 7)

@@ -26,7 +26,7 @@ def watched(*parts: tuple[float, AnswerHeaders | AnswerBody], role: Role = Role.
         if isinstance(part, AnswerHeaders):
             watch.begin(part, now)
         else:
-            watch.take(part, now)
+            list(watch.take(part, now))
     return watch.finish(1e9, TARGETS)
 
 
