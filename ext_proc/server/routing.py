@@ -125,7 +125,9 @@ def _rewritten(request: Decide, content: bytes, call: LlmCall, decision: Decisio
         keeps_model = decision.reason is Reason.EMBEDDINGS
         return rewrite.with_head(mutation, content, call, None if keeps_model else decision.target.model)
     body = rewrite.rewrite_body(content, call, decision.target.model)
-    if body is content:
+    # Envoy keeps the body as it is now for every attempt, and one set of headers: of these, the first attempt
+    # elsewhere takes out the encoding, so the body must have none by then.
+    if body is content and (content is request.body or decision.chain is None):
         return mutation
     return rewrite.with_body(mutation, body, was_encoded=content is not request.body)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 from dataclasses import replace
 from typing import Any
@@ -355,6 +356,16 @@ async def test_a_request_for_a_chain_is_made_fit_for_its_first_target_and_says_s
     assert (changed["x-arch-cluster"], changed["x-arch-model"]) == (cluster, "first/one")
     assert (changed["x-arch-written-for"], changed["x-arch-failover"]) == ("first/one", "120000")
     assert changed["x-first-key"] == "key-of-first"
+
+
+@pytest.mark.parametrize("model", [b"gpt", b"one"])
+async def test_a_compressed_request_for_a_chain_goes_on_unpacked_whatever_its_model(model: bytes) -> None:
+    sent = BODY.replace(b"gpt", model)
+    asked = headers(content_encoding="gzip"), body(gzip.compress(sent))
+    _, answer = await dialogue(*asked, snapshot=FAILING_OVER)
+    common = answer.request_body.response
+    assert common.body_mutation.body == BODY.replace(b"gpt", b"one")
+    assert "content-encoding" in common.header_mutation.remove_headers
 
 
 async def test_an_attempt_elsewhere_gets_that_targets_model_path_host_and_key_and_no_other() -> None:

@@ -125,6 +125,19 @@ async def test_a_body_of_megabytes_is_sent_again_whole_compressed_or_not(mesh: M
         assert int(seen.headers["content-length"]) == len(seen.body)
 
 
+@pytest.mark.parametrize("model", ["x", "one"])
+async def test_a_compressed_body_reaches_the_third_target_whole_whatever_its_model(
+    mesh: Mesh, model: str
+) -> None:
+    fails(mesh, first=503, second=503)
+    body = chat(CODING, model=model)
+    packed = gzip.compress(json.dumps(body).encode())
+    reply = await mesh.send(packed, headers=[("content-encoding", "gzip")])
+    assert (reply.status, reply.model) == (200, "third/three")
+    (seen,) = mesh.providers["third"].seen
+    assert json.loads(seen.body) == body | {"model": "three"}
+
+
 async def test_a_target_that_cannot_serve_the_call_is_passed_over(mesh: Mesh) -> None:
     fails(mesh, first=503)
     parts = [{"type": "text", "text": CODING}, IMAGE]
