@@ -102,11 +102,15 @@ def follow(
     if route.shadows and assigned is None:
         # A purpose of its own: with the split's bucket, a shadow would copy one arm's sessions only.
         shadow = split.choose_shadow(route.shadows, affinity.bucket_of(key, f"shadow {name}", snapshot.salt))
+        shadow = shadow if shadow is not None and shadow.target.supports.serves(needs) else None
+    # A call that one arm could not have served is of no arm: the others would be compared over calls that it
+    # never gets.
+    is_comparable = all(other.target.supports.serves(needs) for other in route.arms)
     return Decision(
         target=target,
         reason=reason if ranked else Reason.NO_CAPABLE_TARGET,
         policy=name,
-        arm=arm.name if target is arm.target else None,
+        arm=arm.name if is_comparable else None,
         bucket=bucket,
         shadow=shadow,
         observed=route.observed and assigned is None,

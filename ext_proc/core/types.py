@@ -343,10 +343,10 @@ class Decision:
     """Where one request goes, and why. `policy` is None when none decided it.
 
     `chain` begins with the target; None: there is nobody else to try. `arm` is None where no split
-    decided, or where its target could not serve the call and another one does. `envoy_splits`: arm and
-    target are what the file's weights say, and Envoy's own may have changed since. `observed` asks for the
-    answers to be looked at; `pair` is the name under which they then meet. `inline`: the policy came with the
-    request, so its name is a client's word.
+    decided, or where the target of some arm could not serve the call: such a call compares no arms.
+    `envoy_splits`: arm and target are what the file's weights say, and Envoy's own may have changed since.
+    `observed` asks for the answers to be looked at; `pair` is the name under which they then meet. `inline`:
+    the policy came with the request, so its name is a client's word.
     """
 
     target: Target

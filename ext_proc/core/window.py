@@ -88,10 +88,10 @@ class Window:
         """Count one compared answer of the canary's target, or of the primary's own as the noise floor.
 
         Only answers of the baseline are compared with: beside the canary's own there is nothing to see, and
-        what answered in the place of a baseline that failed is a third model.
+        what answered in the place of a baseline that failed, or could not serve the call, is a third model.
         """
         primary = comparison.primary
-        if primary.arm not in (BASELINE, "") or primary.fallback:
+        if primary.arm != BASELINE or primary.fallback:
             return
         is_canary = comparison.shadow.role is Role.SHADOW
         if is_canary and comparison.shadow_target != self._target:

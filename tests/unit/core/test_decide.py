@@ -209,6 +209,19 @@ def test_a_target_that_cannot_serve_the_call_is_passed_over_and_decides_no_arm()
     assert decision.chain == chain_of((LARGE, SMALL), Retry())
 
 
+def test_a_call_that_one_arm_could_not_serve_counts_for_none() -> None:
+    blind = Target("openai/blind", "blind", "openai", supports=Supports(images=False))
+    shadows = (Shadow(blind, 10_000),)
+    split = (Arm("baseline", LARGE, 5_000), Arm("canary", blind, 5_000))
+    for fallbacks in ((), (SMALL,)):
+        route = Route(CODE, split, shadows, fallbacks)
+        for pin in map(str, range(20)):
+            text = decided(Verdict("code"), route, pin=pin)
+            image = decided(Verdict("code"), route, pin=pin, call=a_call(has_images=True))
+            assert (text.arm, text.shadow) == ("baseline" if text.target is LARGE else "canary", shadows[0])
+            assert (image.arm, image.shadow) == (None, None)
+
+
 def test_when_none_can_serve_the_call_the_policys_first_target_says_so() -> None:
     deaf = Target("openai/deaf", "deaf", "openai", supports=Supports(tools=False))
     route = Route(CODE, (Arm("baseline", deaf, 10_000),))

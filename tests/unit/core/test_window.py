@@ -205,6 +205,7 @@ def test_a_judge_counts_losses_and_half_of_ties() -> None:
 def test_comparisons_with_the_canarys_own_answers_or_of_another_target_are_left_out() -> None:
     window = a_window_of(MetricKind.SIMILARITY)
     window.compare(a_comparison(arm="canary", similarity=0.0))
+    window.compare(a_comparison(arm="", similarity=0.0))
     stranger = a_comparison(similarity=0.0)
     window.compare(replace(stranger, shadow=replace(stranger.shadow, target="vllm/other")))
     assert sums(window, MetricKind.SIMILARITY) == (0,) * 5
