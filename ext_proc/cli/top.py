@@ -101,12 +101,12 @@ def run(arguments: argparse.Namespace) -> int:
         if watch.problem:
             print(f"arch-ext-proc top: {watch.problem}", file=sys.stderr)
             return EXIT_FAILED
-        console.print(shown(watch, None))
+        console.print(shown(watch, console.width, None))
         return EXIT_OK
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                live.update(shown(watch, console.height), refresh=True)
+                live.update(shown(watch, console.width, console.height), refresh=True)
                 time.sleep(arguments.interval)
                 watch.look()
     except KeyboardInterrupt:

@@ -13,16 +13,22 @@ from ext_proc.cli.top import Watch
 
 TREND = "▁▂▃▄▅▆▇█"
 TREND_SLOTS = 24
+TREND_LEAST = 6
+"""In fewer slots nobody sees a trend."""
+GAP = 2
+"""Between two columns, in characters."""
 ROWS = 20
+_MAY_BE_CUT = {"POLICY", "MODEL", "REASON", "ROLLOUT", "CANARY", "WHY"}
+"""Columns of words. Half a number is another number."""
 _ARMS = {"baseline": "cyan", "canary": "yellow"}
 _PHASES = {"progressing": "yellow", "paused": "yellow", "promoted": "green", "aborted": "red"}
 
 
-def shown(watch: Watch, height: int | None) -> RenderableType:
-    """One look. `height`: how many lines there are; None: as many as it takes."""
+def shown(watch: Watch, width: int, height: int | None) -> RenderableType:
+    """One look, `width` characters wide. `height`: how many lines there are; None: as many as it takes."""
     parts: list[RenderableType] = [_head(watch)]
     if watch.overview:
-        policies, rollouts = _policies(watch.overview), _rollouts(watch.rollouts)
+        policies, rollouts = _policies(watch.overview, width), _rollouts(watch.rollouts)
         parts.append(policies)
         used = 6 + policies.row_count
         if watch.rollouts:
@@ -53,38 +59,61 @@ def _head(watch: Watch) -> Text:
 
 
 def _table(*columns: str) -> Table:
-    """A name that begins with `>` is of numbers."""
-    table = Table(box=None, expand=True, pad_edge=False, header_style="dim", padding=(0, 1))
+    """A name that begins with `>` is of numbers. Cells of words have `no_wrap`: they are cut, not folded."""
+    table = Table(box=None, expand=True, pad_edge=False, header_style="dim", padding=(0, GAP // 2))
     for name in columns:
-        is_number = name.startswith(">")
+        label = name.removeprefix(">")
         table.add_column(
-            name.removeprefix(">"),
-            justify="right" if is_number else "left",
-            no_wrap=True,
+            Text(f"\n{label}", no_wrap=True),
+            justify="left" if label == name else "right",
+            no_wrap=label not in _MAY_BE_CUT,
             overflow="ellipsis",
         )
     return table
 
 
-def _policies(found: dict[str, Any]) -> Table:
-    table = _table("\nPOLICY", "\nMODEL", "\nARM", ">\nSEEN", ">\nSET", ">\nDECIDED", ">\nFAILED", "\nTREND")
+def _policies(found: dict[str, Any], width: int) -> Table:
+    columns = ["POLICY", "MODEL", "ARM", ">SEEN", ">SET", ">DECIDED", ">FAILED"]
+    rows: list[list[Text]] = []
+    trends: list[Text] = []
     for policy in [*found["policies"], *found["others"]]:
         everything = sum(target["decided"] for target in policy["targets"])
-        name = Text(clean(policy["name"])) if policy["name"] else Text("(no policy)", style="dim")
+        name = _words(policy["name"]) if policy["name"] else _words("(no policy)", style="dim")
         for target in policy["targets"]:
-            configured = target.get("configured")
-            table.add_row(
-                name,
-                Text(clean(target["model"])),
-                Text(clean(target["arm"]), style=_ARMS.get(target["arm"], "")),
-                Text(f"{100 * target['decided'] / everything:.1f} %" if everything else "–"),
-                Text("–" if configured is None else f"{configured:g} %", style="dim"),
-                Text(f"{target['decided']:,}"),
-                _failures(target),
-                Text(_trend(target["trend"]), style=_ARMS.get(target["arm"], "")),
+            configured, style = target.get("configured"), _ARMS.get(target["arm"], "")
+            rows.append(
+                [
+                    name,
+                    _words(target["model"]),
+                    Text(clean(target["arm"]), style=style),
+                    Text(f"{100 * target['decided'] / everything:.1f} %" if everything else "–"),
+                    Text("–" if configured is None else f"{configured:g} %", style="dim"),
+                    Text(f"{target['decided']:,}"),
+                    _failures(target),
+                ]
             )
+            trends.append(Text(_trend(target["trend"]), style=style))
             name = Text()
+    room = min(TREND_SLOTS, width - _width(columns, rows) - GAP)
+    if room >= TREND_LEAST:
+        columns.append("TREND")
+        for row, trend in zip(rows, trends, strict=True):
+            row.append(trend[-room:])
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _width(columns: list[str], rows: list[list[Text]]) -> int:
+    """What a table takes with nothing cut."""
+    heads = [len(name.removeprefix(">")) for name in columns]
+    widest = [max(head, *(row[at].cell_len for row in rows), 0) for at, head in enumerate(heads)]
+    return sum(widest) + GAP * (len(columns) - 1)
+
+
+def _words(text: str, style: str = "") -> Text:
+    return Text(clean(text), style=style, no_wrap=True)
 
 
 def _failures(target: dict[str, Any]) -> Text:
@@ -95,17 +124,17 @@ def _failures(target: dict[str, Any]) -> Text:
 
 
 def _rollouts(rollouts: list[dict[str, Any]]) -> Table:
-    table = _table("\nROLLOUT", "\nCANARY", "\nPHASE", "\nSTEP", ">\nWEIGHT", ">\nEXPOSED", "\nWHY")
+    table = _table("ROLLOUT", "CANARY", "PHASE", "STEP", ">WEIGHT", ">EXPOSED", "WHY")
     for one in rollouts:
         current, steps = one["current"], len(one["declared"]["steps"])
         table.add_row(
-            Text(clean(one["policy"])),
-            Text(clean(one["declared"]["target"])),
+            _words(one["policy"]),
+            _words(one["declared"]["target"]),
             Text(current["phase"], style=_PHASES.get(current["phase"], "")),
             Text(f"{min(current['step'] + 1, steps)}/{steps}"),
             Text(f"{current['weight']:g} %"),
             Text(f"{one['exposed']:,}"),
-            Text(clean("; ".join(current["waits_for"]) or current["text"]), style="dim"),
+            _words("; ".join(current["waits_for"]) or current["text"], style="dim"),
         )
     return table
 
@@ -119,17 +148,17 @@ def _failed(found: dict[str, Any]) -> Text | None:
 
 
 def _decisions(watch: Watch, most: int) -> Table:
-    table = _table("\nTIME", "\nPOLICY", ">\nSCORE", "\nMODEL", "\nARM", "\nREASON", ">\nMS", ">\nANSWER")
+    table = _table("TIME", "POLICY", ">SCORE", "MODEL", "ARM", "REASON", ">MS", ">ANSWER")
     for row in list(watch.rows)[:most]:
         answer = row.get("answer")
         told = "–" if answer is None else f"{answer['status'] or 'none'} {_ms(answer['latency_s'] * 1000)}"
         table.add_row(
             Text(datetime.fromtimestamp(row["at"]).strftime("%H:%M:%S"), style="dim"),
-            Text(clean(row["policy"]) or "–"),
+            _words(row["policy"] or "–"),
             Text("–" if row["score"] is None else f"{row['score']:.2f}"),
-            Text(clean(row["model"])),
+            _words(row["model"]),
             Text(clean(row["arm"] or "–"), style=_ARMS.get(row["arm"], "")),
-            Text(row["reason"], style="yellow" if row["fallback"] else "dim"),
+            _words(row["reason"], style="yellow" if row["fallback"] else "dim"),
             Text(_ms(row["total_s"] * 1000)),
             Text(told, style="red" if answer and answer["error"] else ""),
         )

@@ -92,6 +92,27 @@ async def test_no_failure_is_claimed_of_answers_that_nobody_saw(
     ]
 
 
+@pytest.mark.parametrize("width", [80, 60])
+async def test_where_there_is_little_room_no_number_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    async with a_server() as (url, telemetry):
+        for _ in range(1_000):
+            decide(telemetry)
+        telemetry.activity.observed(an_answer(policy="coding", target="vllm/next", status=503))
+        _, text, _ = await top(capsys, url)
+    lines = text.splitlines()
+    assert all(len(line) <= width for line in lines)
+    (columns,) = [line.split() for line in lines if line.startswith("POLICY")]
+    assert columns == ["POLICY", "MODEL", "ARM", "SEEN", "SET", "DECIDED", "FAILED"]
+    (canary,) = [line for line in lines if "1,000" in line]
+    assert canary.split()[1:] == ["canary", "100.0", "%", "50", "%", "1,000", "1"]
+    decisions = [line.split() for line in lines if "0.75" in line]
+    assert {(row[2], row[4], row[6], row[7]) for row in decisions} == {("0.75", "canary", "4.00", "–")}
+    assert {len(row[0]) for row in decisions} == {len("12:34:56")}
+
+
 async def test_a_name_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     async with a_server() as (url, telemetry):
         decide(telemetry, policy=ESCAPE)
