@@ -19,13 +19,13 @@ from training.corpus import CONFIGURATIONS, SYNTHETIC, Conversation, Corpus, Tas
 from training.variations import closed, continued, prefixed, thinned
 
 SHARES = {
-    SYNTHETIC: 0.36,
-    CONFIGURATIONS: 0.22,
-    "tasks": 0.13,
-    "sgd": 0.14,
-    "hwu64": 0.06,
-    "banking77": 0.04,
-    "mmlu": 0.03,
+    SYNTHETIC: 0.27,
+    CONFIGURATIONS: 0.4,
+    "tasks": 0.1,
+    "sgd": 0.11,
+    "hwu64": 0.05,
+    "banking77": 0.03,
+    "mmlu": 0.02,
     "prompts": 0.02,
 }
 """Of the steps, by source."""

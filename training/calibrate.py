@@ -2,10 +2,11 @@
 
 Never on the evaluation files. How the logit of none grows with the number of policies is fitted on policy
 sets of trained tasks, because only those make large sets; its shift and the temperature on sets of the
-tasks that training held out, because trained ones look too easy; the temperature is the sources' geometric
-mean. None stands against the best policy, and cases weigh as if none were right in `_NONE_SHARE` of them,
-each source the same. Writes all three into the weights' settings, and prints what the router reaches on
-the tasks held out.
+tasks that training held out, because trained ones look too easy. The temperature falls with the number of
+policies as suits all sources best when each has one of its own, and is the geometric mean of those. None
+stands against the best policy, and cases weigh as if none were right in `_NONE_SHARE` of them, each source
+the same. Writes all four into the weights' settings, and prints what the router reaches on the tasks held
+out.
 """
 
 from __future__ import annotations
@@ -55,6 +56,12 @@ class Fitted:
     none_shift: float
     none_growth: float
     temperature: float
+    temperature_decline: float = 0.0
+
+    def temperature_among(self, policies: int) -> float:
+        """As `Tuning` has it."""
+        found: float = self.temperature * max(policies, 1) ** -self.temperature_decline
+        return found
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class Answers:
             policies = len(row) - 1
             moved = row.copy()
             moved[-1] += fitted.none_shift + fitted.none_growth * math.log(max(policies, 1))
-            yield moved / fitted.temperature, right, right == policies
+            yield moved / fitted.temperature_among(policies), right, right == policies
 
     def loss(self, fitted: Fitted) -> float:
         """Mean log loss over the cases, weighted to the share of none."""
@@ -160,12 +167,19 @@ def fit(held_out: Sequence[Answers], trained: Sequence[Answers]) -> Fitted:
 
     shift = least(none_of_held_out, (0.0, 0.0))[0]
 
+    def own(each: Answers, decline: float) -> tuple[float, float]:
+        def loss(values: Numbers) -> float:
+            return each.loss(Fitted(shift, growth, math.exp(values[0]), decline))
+
+        found = least(loss, (0.0,))
+        return found[0], loss(np.asarray(found))
+
+    def with_own(values: Numbers) -> float:
+        return fmean(own(each, values[0])[1] for each in held_out)
+
     # Each source its own, and then the mean: those of the largest losses would settle it otherwise.
-    logs = [
-        least(lambda values, each=each: each.loss(Fitted(shift, growth, math.exp(values[0]))), (0.0,))[0]
-        for each in held_out
-    ]
-    return Fitted(shift, growth, math.exp(fmean(logs)))
+    decline = least(with_own, (0.0,))[0]
+    return Fitted(shift, growth, math.exp(fmean(own(each, decline)[0] for each in held_out)), decline)
 
 
 def least(loss: Callable[[Numbers], float], first: Sequence[float]) -> list[float]:

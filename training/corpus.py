@@ -10,6 +10,7 @@ say which policy is right, or "other", and of those whether they are `idle`: ask
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ext_proc.core.types import Message
+from ext_proc.router.embedded.phrasing import readable
 
 Conversation = tuple[Message, ...]
 
@@ -24,6 +26,12 @@ SYNTHETIC = "synthetic"
 CONFIGURATIONS = "configurations"
 OURS = Path(__file__).parent / "data"
 _OTHER = "other"
+_RESIDUAL = re.compile(
+    r"\b(?:any|every|all|what)\w*(?: \w+)? (?:other|else|remaining)\b|^(?:other|remaining)\b"
+    r"|\bnot (?:listed|covered)\b|\bmisc\w*|\bthe rest\b|\bgeneral (?:\w+ )?questions\b",
+    re.IGNORECASE,
+)
+"""In the name or the description of a policy that takes what the others of its configuration leave."""
 _SYNTHETIC_FILES = ("agents", "knowledge", "professional", "software", "writing")
 _PUBLIC_FILES = ("banking77", "hwu64", "mmlu", "prompts", "sgd", "tasks")
 _HELD_OUT_ONE_IN = 8
@@ -129,7 +137,7 @@ def _public(row: dict[str, Any]) -> Task:
 
 
 def _synthetic(row: dict[str, Any]) -> Task:
-    name, description = row["name"].replace("_", " "), row["description"]
+    name, description = readable(row["name"]), row["description"]
     domain, action = row["domain"].replace("_", " "), row["action"].replace("_", " ")
     stated = f"{name}: {description}"
     paraphrases: list[str] = row["paraphrases"]
@@ -159,7 +167,9 @@ def _configuration(
                 found.append(conversation[: place + 1])
     held_out = _is_held_out(group)
     tasks = [
-        Task(CONFIGURATIONS, group, _stated(policy), tuple(of[policy["name"]]), False, held_out)
+        Task(
+            CONFIGURATIONS, group, _stated(policy), tuple(of[policy["name"]]), _is_residual(policy), held_out
+        )
         for policy in row["policies"]
         if policy["name"] in of
     ]
@@ -167,9 +177,13 @@ def _configuration(
 
 
 def _stated(policy: dict[str, Any]) -> tuple[str, ...]:
-    name, description = policy["name"].replace("_", " "), policy["description"]
+    name, description = readable(policy["name"]), policy["description"]
     stated, others = f"{name}: {description}", policy["paraphrases"]
     return (stated, stated, description, name, *others, *(f"{name}: {other}" for other in others))
+
+
+def _is_residual(policy: dict[str, Any]) -> bool:
+    return any(_RESIDUAL.search(text) for text in (readable(policy["name"]), policy["description"]))
 
 
 def _is_held_out(key: str) -> bool:

@@ -1,8 +1,8 @@
 """Make the shipped weights, from the data to the figures: `python -m training.run DATASETS_DIR`.
 
-Checks for leaks, trains, exports in int8, fits "none of them" and the temperature on what training held
-out, measures on the evaluation files, and writes the figures into the model card. Cut off, it goes on from
-its last checkpoint in `--work`.
+Checks for leaks, trains twice, exports the mean of both in int8, fits "none of them" and the temperature on
+what training held out, measures on the evaluation files, and writes the figures into the model card. Cut
+off, it goes on from its last checkpoint in `--work`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ["--batches", "1"],
             ["--sets", options.try_out],
         )
-    train.main([datasets, "--out", str(options.work), *steps, *base])
-    if export.main([str(options.work / train.CHECKPOINT), "--out", str(options.weights), *base]):
+    folders = {seed: options.work / f"seed-{seed}" for seed in train.SEEDS}
+    for seed, folder in folders.items():
+        train.main([datasets, "--out", str(folder), "--seed", str(seed), *steps, *base])
+    checkpoints = [str(folder / train.CHECKPOINT) for folder in folders.values()]
+    if export.main([*checkpoints, "--out", str(options.weights), *base]):
         return 1
     calibrate.main([datasets, *weights, *quick])
     return evaluate.main([str(options.datasets / "dev"), *weights, *sets, "--card"])

@@ -9,6 +9,7 @@ from ext_proc.core.types import Policy
 
 _MARK = re.compile(r"\{(?:name|description|domain)\}")
 _BETWEEN = re.compile(r"[,;:()]|\.\s|\b(?:and|or|such as|including)\b")
+_WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z][a-z])")
 _SHORTEST = 3
 """Characters of an item."""
 _MOST = 12
@@ -38,5 +39,5 @@ def items(name: str, description: str) -> list[str]:
 
 
 def readable(name: str) -> str:
-    """Names are often identifiers, so `_` and `-` become spaces."""
-    return name.replace("_", " ").replace("-", " ").strip()
+    """Names are often identifiers, so `_` and `-` become spaces, and "BookFlight" becomes "Book Flight"."""
+    return _WORD_STARTS.sub(" ", name.replace("_", " ").replace("-", " ")).strip()

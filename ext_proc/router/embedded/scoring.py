@@ -132,7 +132,7 @@ def score(conversation: Encoded, asked: PolicySet, tuning: Tuning, threshold: fl
     """
     logits = policy_logits(conversation, asked, tuning)
     none = idleness(conversation) + tuning.none_shift + tuning.none_growth * math.log(len(logits))
-    logits = np.append(logits, none) / tuning.temperature
+    logits = np.append(logits, none) / tuning.temperature_among(len(logits))
     if threshold is not None:
         share = min(max(threshold, _EDGE), 1 - _EDGE)
         logits[-1] += math.log(share / (1 - share))

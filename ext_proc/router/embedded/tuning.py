@@ -26,7 +26,8 @@ class Tuning:
     The logit of a policy is `scale` times a cosine, plus the encoder's bias; the one of "none of them" is
     `none_shift`, plus `none_growth` times the logarithm of the number of policies, for among many one is
     near by chance, plus what the encoder says of messages that ask for nothing. All are divided by
-    `temperature`.
+    `temperature` where there is one policy, and by less where there are more: beside many that are far, the
+    best would look less likely than it is.
     """
 
     version: str
@@ -40,6 +41,12 @@ class Tuning:
     none_shift: float
     none_growth: float
     temperature: float
+    temperature_decline: float
+
+    def temperature_among(self, policies: int) -> float:
+        """What the logits are divided by where there are so many policies to choose from."""
+        found: float = self.temperature * max(policies, 1) ** -self.temperature_decline
+        return found
 
 
 def read_tuning(directory: Path) -> Tuning:

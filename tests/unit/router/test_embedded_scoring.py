@@ -20,7 +20,14 @@ from ext_proc.router.embedded.scoring import (
 )
 from ext_proc.router.embedded.tuning import SHIPPED, read_tuning
 
-TUNING = replace(read_tuning(SHIPPED), scale=10.0, none_shift=0.0, none_growth=0.0, temperature=1.0)
+TUNING = replace(
+    read_tuning(SHIPPED),
+    scale=10.0,
+    none_shift=0.0,
+    none_growth=0.0,
+    temperature=1.0,
+    temperature_decline=0.0,
+)
 AXES = np.eye(4, dtype=np.float32)
 
 
@@ -70,6 +77,11 @@ def test_a_higher_temperature_is_less_sure_and_says_the_same() -> None:
         for value in (1.0, 3.0)
     )
     assert max(cold.per_policy) > max(warm.per_policy) == warm.per_policy[0]
+    falling = score(
+        said(at(0.5, 0.3, 0, 0)), THREE, replace(TUNING, temperature=6.0, temperature_decline=1.0), None
+    )
+    among_three = score(said(at(0.5, 0.3, 0, 0)), THREE, replace(TUNING, temperature=2.0), None)
+    assert falling.per_policy == pytest.approx(among_three.per_policy)
 
 
 @pytest.mark.parametrize(("threshold", "wins"), [(0.0, True), (0.7, True), (0.75, False), (1.0, False)])

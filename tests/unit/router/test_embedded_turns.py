@@ -92,6 +92,8 @@ def test_a_policy_is_stated_in_each_way_that_it_has_the_parts_for() -> None:
         "programming: code review",
     ]
     assert phrase(Policy("code-review", "judge code"), ways) == ["code review", "code review: judge code"]
+    assert phrase(Policy("BookFlight", ""), ways) == ["Book Flight"]
+    assert phrase(Policy("APIErrors v2Help", ""), ways) == ["APIErrors v2 Help"]
     assert phrase(Policy("law", ""), ways) == ["law"]
     assert phrase(Policy("{description}", "{name} {}"), ways[:2]) == [
         "{description}",

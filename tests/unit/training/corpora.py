@@ -87,7 +87,11 @@ def _configuration(topic: str) -> dict[str, Any]:
         for number in range(3)
     ]
     policies = [
-        {"name": action, "description": f"{action} the {topic}", "paraphrases": [f"the {topic}: {action}"]}
+        {
+            "name": action,
+            "description": f"{'anything else about' if action == 'general' else action} the {topic}",
+            "paraphrases": [f"the {topic}: {action}"],
+        }
         for action in ACTIONS
     ]
     return {"domain": topic, "policies": policies, "conversations": asked}

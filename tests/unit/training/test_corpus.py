@@ -42,6 +42,7 @@ def test_each_turn_of_a_configuration_is_a_conversation(corpus: Corpus) -> None:
     ]
     assert [len(conversation) for conversation in tasks[0].conversations] == [1, 1, 1]
     assert tasks[0].conversations[1][-1].text == "plan my garden, number 1"
+    assert [task.texts[3] for task in tasks if task.catches_all] == ["general"]
     uncovered = corpus.uncovered["configurations-more/0"]
     assert {len(conversation) for conversation in uncovered} == {3}
     assert len(uncovered) == 4

@@ -12,7 +12,7 @@ import transformers
 
 from ext_proc.router.embedded.tuning import MODEL_FILE, SETTINGS_FILE, SHIPPED, TOKENIZER_FILE, read_tuning
 from tests.unit.training.corpora import write_corpus
-from training import run
+from training import export, run
 from training.model import FROZEN
 
 
@@ -44,6 +44,9 @@ def test_two_steps_are_trained_exported_calibrated_and_measured(
     assert (weights / MODEL_FILE).stat().st_size > 1_000_000
     assert read_tuning(weights).none_shift != 99
     assert "| cases | 1 |" in capfd.readouterr().out
-    # Once more finds the checkpoint and has nothing left to train.
+    # Once more finds both runs' checkpoints and has nothing left to train.
     assert run.main([*command, "--try-out", "cases"]) == 0
-    assert "going on after step 2" in capfd.readouterr().out
+    assert capfd.readouterr().out.count("going on after step 2") == 2
+    first, second = (torch.load(path, weights_only=True)["model"] for path in work.glob("*/checkpoint.pt"))
+    assert not torch.equal(first["segments"], second["segments"])
+    assert torch.allclose(export.mean([first, second])["none"], (first["none"] + second["none"]) / 2)

@@ -98,4 +98,19 @@ def test_calibration_finds_the_temperature() -> None:
     fitted = fit([answers], [answers])
     moved = [replace(fitted, temperature=fitted.temperature * by) for by in (0.8, 1.25)]
     assert answers.loss(fitted) < min(map(answers.loss, moved))
-    assert fitted.temperature == pytest.approx(2, abs=0.4)
+    assert fitted.temperature_among(4) == pytest.approx(2, abs=0.4)
+
+
+def test_calibration_finds_how_the_temperature_falls_with_the_policies() -> None:
+    rng = np.random.default_rng(6)
+    logits, gold = [], []
+    for policies in (2, 32) * 400:
+        row = rng.normal(0, 2.0, policies + 1)
+        gold.append(int(rng.choice(policies + 1, p=np.exp(row) / np.exp(row).sum())))
+        logits.append(row * (4.0 if policies == 2 else 1.0))
+    answers = Answers(logits, gold)
+    fitted = fit([answers], [answers])
+    # The point of none is another beside a quarter of the logits, so the decline is only nearly 0.5.
+    assert fitted.temperature_decline == pytest.approx(0.5, abs=0.2)
+    level = replace(fitted, temperature=fitted.temperature_among(8), temperature_decline=0.0)
+    assert answers.loss(fitted) < answers.loss(level)
