@@ -33,8 +33,8 @@ class Reply:
 
     @property
     def size(self) -> int:
-        """Characters of the text and of the tool calls."""
-        return len(self.text) + sum(len(tool.name) + len(tool.arguments) for tool in self.tools)
+        """Characters of the text and of the tool calls, each of which counts one more."""
+        return len(self.text) + sum(len(tool.name) + 1 + len(tool.arguments) for tool in self.tools)
 
 
 def read_reply(fields: dict[str, Any]) -> Reply | None:
@@ -58,7 +58,7 @@ class ReplyDraft:
         self._limit = limit_chars
         self._size = 0
         self._text: list[str] = []
-        self._names: dict[int, str] = {}
+        self._names: dict[int, list[str]] = {}
         self._arguments: dict[int, list[str]] = {}
         self._refused = False
         self._whole: Reply | None = None
@@ -77,7 +77,7 @@ class ReplyDraft:
             block = _dict(event.get("content_block"))
             self._add_text(_str(block.get("text")))
             if block.get("type") == "tool_use":
-                self._names[index] = _str(block.get("name"))
+                self._add_name(index, _str(block.get("name")))
         elif kind == "content_block_delta" and isinstance(index, int):
             delta = _dict(event.get("delta"))
             self._add_text(_str(delta.get("text")))
@@ -92,8 +92,8 @@ class ReplyDraft:
         if self._whole is not None:
             return self._whole if self._whole.size <= self._limit else None
         tools = (
-            ToolCall(name, "".join(self._arguments.get(index, ())))
-            for index, name in sorted(self._names.items())
+            ToolCall("".join(names), "".join(self._arguments.get(index, ())))
+            for index, names in sorted(self._names.items())
         )
         return Reply("".join(self._text), tuple(tools), self._refused)
 
@@ -113,14 +113,18 @@ class ReplyDraft:
     def _take_function(self, index: int, given: object) -> None:
         function = _dict(given)
         if (name := _str(function.get("name"))) or index not in self._names:
-            self._names[index] = self._names.get(index, "") + name
-            self._size += len(name) + 1
+            self._add_name(index, name)
         self._add_arguments(index, _str(function.get("arguments")))
 
     def _add_text(self, text: str) -> None:
         self._size += len(text)
         if text and self._size <= self._limit:
             self._text.append(text)
+
+    def _add_name(self, index: int, name: str) -> None:
+        self._size += len(name) + 1
+        if self._size <= self._limit:
+            self._names.setdefault(index, []).append(name)
 
     def _add_arguments(self, index: int, text: str) -> None:
         self._size += len(text)

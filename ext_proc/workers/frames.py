@@ -40,9 +40,10 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes] | None:
 
 
 def write_frame(writer: asyncio.StreamWriter, address: int, content: bytes) -> bool:
-    """Hand a frame over. Never waits; False: the other side does not read, or is gone."""
+    """Hand a frame over. Never waits; False: the other side is gone, or does not read, or not so much."""
     transport = writer.transport
-    if transport.is_closing() or transport.get_write_buffer_size() > MAX_WAITING_BYTES:
+    is_full = transport.get_write_buffer_size() > MAX_WAITING_BYTES
+    if transport.is_closing() or is_full or len(content) > MAX_FRAME_BYTES:
         return False
     writer.write(HEAD.pack(len(content), address) + content)
     return True

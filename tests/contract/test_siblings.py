@@ -174,6 +174,19 @@ async def test_a_name_that_no_other_worker_gave_is_this_ones_own(pair: str) -> N
         assert one.owner(pair) == (1 if pair == "1-ab" else None)
 
 
+async def test_what_is_too_long_to_be_read_is_not_sent_and_costs_nothing_after_it() -> None:
+    async with a_pair() as (one, other, _):
+        sink = Sink()
+        told = one.answers(Sink())
+        other.answers(sink)
+        await one.start(list, lambda: None)
+        await other.start(list, lambda: None)
+        told.answered(an_answer(pair="1-ab", text="x" * (frames.MAX_FRAME_BYTES + 1)))
+        told.answered(an_answer(pair="1-ab", text="short"))
+        await until(lambda: sink.answers)
+        assert [answer.reply for answer in sink.answers] == [Reply("short")]
+
+
 @pytest.mark.parametrize("role", list(Role))
 def test_an_answer_survives_the_way(role: Role) -> None:
     answer = an_answer(role, tokens_out=3, cost=0.5, bucket=77, question="?" if role is Role.SHADOW else None)

@@ -6,6 +6,7 @@ import gzip
 import random
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from string import ascii_lowercase
 from typing import Any
 
@@ -49,6 +50,8 @@ TOKEN: dict[str, Any] = {
     "system_fingerprint": "fp_0123456789",
 }
 """What a provider repeats around every token of a stream."""
+
+A_TOOL = {"type": "tool_use", "id": "1", "name": "n" * 100}
 
 
 def choice(text: str) -> dict[str, Any]:
@@ -224,6 +227,36 @@ def test_contents_beyond_the_limit_are_given_up(name: str) -> None:
     content_type, body, wanted = ANSWERS[name]
     assert read(content_type, body, limit=12).reply is None
     assert read(content_type, body, limit=12).usage == wanted.usage
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        lambda at: chunk(tool_calls=[{"index": at, "function": {"name": "n" * 100}}]),
+        lambda at: chunk(tool_calls=[{"index": 0, "function": {"name": "n" * 100}}]),
+        lambda at: chunk(tool_calls=[{"index": at, "function": {"name": ""}}] * 10),
+        lambda at: ("", {"type": "content_block_start", "index": at, "content_block": A_TOOL}),
+    ],
+)
+def test_names_of_tools_count_and_are_not_held_beyond_the_limit(named: Callable[[int], Any]) -> None:
+    reader = AnswerReader(EVENTS, "", 1 << 10)
+    tracemalloc.start()
+    try:
+        for at in range(5_000):
+            feed(reader, sse(named(at)))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    feed(reader, sse(*CHAT_EVENTS[-3:]))
+    assert reader.finish() == Reading(Usage(11, 7))
+    assert held < 256 << 10
+
+
+def test_a_tool_call_counts_even_without_a_letter() -> None:
+    calls = [{"type": "function_call"}] * 1_000
+    assert read(JSON, orjson.dumps({"output": calls}), limit=999).reply is None
+    ended = ("", {"type": "response.completed", "response": {"output": calls}})
+    assert read(EVENTS, sse(ended), limit=999).reply is None
 
 
 def test_a_stream_that_ends_before_its_answers_tokens_are_known_says_so() -> None:
