@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ext_proc.core.errors import Reason, RouterError
 from ext_proc.core.settings import Configuration, RouterSettings, ShadowRouterSettings
@@ -20,6 +20,9 @@ from ext_proc.telemetry import Telemetry, log
 from ext_proc.telemetry.tasks import spawn
 
 Asker = RouterAsker | ShadowedAsker
+
+PATIENCE_S = 60.0
+"""How long a command waits for the router: a language model on a busy CPU takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,10 @@ class Routers:
 
     With equal policies and settings everything stays, the verdicts it keeps too. With other policies a
     router that is made alike stays, with its weights, connections and breaker. Whatever is replaced is closed
-    when the last stream that began with it has ended. Without telemetry nobody is told of a shadow router, so
-    there is none.
+    when the last stream that began with it has ended.
     """
 
-    def __init__(self, telemetry: Telemetry | None = None) -> None:
+    def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._current: Ready | None = None
         self._held: set[InUse] = set()
@@ -62,7 +64,7 @@ class Routers:
         """
         old = self._current
         settings, policies = configuration.router, configuration.snapshot.policies
-        shadow = configuration.shadow_router if self._telemetry else None
+        shadow = configuration.shadow_router
         if old is not None and (old.settings, old.shadow, old.policies) == (settings, shadow, policies):
             return old
         ready = await self._made(settings, shadow, policies)
@@ -105,12 +107,8 @@ class Routers:
         telemetry, old = self._telemetry, self._current
         if old is not None and is_made_alike(old.settings, settings):
             router = old.router.shared()
-        elif telemetry is not None:
-            router = SharedRouter(build_router(settings, telemetry.router_fell_back))
         else:
-            router = SharedRouter(build_router(settings))
-        if telemetry is None:
-            return Ready(settings, None, policies, RouterAsker(router, settings), router, None)
+            router = SharedRouter(build_router(settings, telemetry.router_fell_back))
         asker = RouterAsker(router, settings, telemetry.question, telemetry.router_failed)
         if shadow is None:
             return Ready(settings, None, policies, asker, router, None)
@@ -137,15 +135,27 @@ class Routers:
 
 
 async def build_live(configuration: Configuration) -> tuple[Live, Asker]:
-    """A configuration with its router, for a command that asks once. Whoever calls closes the router."""
-    ready = await Routers().build(configuration)
+    """A configuration with its router, for a command that asks once. Whoever calls closes the router.
+
+    Nobody's request waits, so the router may take `PATIENCE_S`. An endpoint with a fallback is left as in
+    service, after the same time. Errors: as of `Routers.build`.
+    """
+    settings = configuration.router
+    patient = replace(settings, deadline_s=max(settings.deadline_s, PATIENCE_S))
+    falls_back = settings.endpoint is not None and settings.endpoint.fallback is not None
+    asker = RouterAsker(build_router(settings if falls_back else patient), patient)
+    policies = configuration.snapshot.policies
+    try:
+        if policies:
+            await _prepare(asker, policies)
+    except BaseException:
+        await asker.close()
+        raise
     sessions = MemorySessions(configuration.sessions) if configuration.sessions.size else None
     limit = configuration.envoy.body_limit_bytes
     window = configuration.envoy.decision_window_bytes
-    live = Live(
-        configuration.snapshot, ready.asker, limit, configuration.comparison, sessions, window_bytes=window
-    )
-    return live, ready.asker
+    live = Live(configuration.snapshot, asker, limit, configuration.comparison, sessions, window_bytes=window)
+    return live, asker
 
 
 async def _prepare(asker: Asker, policies: tuple[Policy, ...]) -> None:

@@ -53,12 +53,19 @@ def _read(file: str | None) -> Any:
 async def explain(
     configuration: Configuration, body: bytes, dialect: Dialect, session: str | None
 ) -> dict[str, Any]:
-    """Decide for one request body. The result is what `--json` prints."""
+    """Decide for one request body, however long the router takes. The result is what `--json` prints.
+
+    `late` says where the request would have gone in service, if the router took longer than its deadline.
+    """
     live, asker = await app.build_live(configuration)
     try:
-        return await explain_live(live, body, dialect, session)
+        found = await explain_live(live, body, dialect, session)
     finally:
         await asker.close()
+    router_ms, deadline_ms = found["timings_ms"]["router"], configuration.router.deadline_s * 1000
+    is_late = router_ms is not None and router_ms > deadline_ms
+    target = configuration.snapshot.on_failure.name
+    return {**found, "late": {"deadline_ms": deadline_ms, "target": target} if is_late else None}
 
 
 def as_text(explanation: dict[str, Any]) -> str:
@@ -93,6 +100,11 @@ def as_text(explanation: dict[str, Any]) -> str:
         lines.append(f"shadow   {shadow['model']} {shadow['percent']:g} %: {chosen}")
     if explanation["fallbacks"]:
         lines.append(f"then     {', '.join(explanation['fallbacks'])}")
+    if late := explanation["late"]:
+        lines.append(
+            f"late     over routing.deadline ({late['deadline_ms']:g} ms): in service it would have gone to "
+            f"{late['target']} ({Reason.ROUTER_TIMEOUT.value})"
+        )
     timings = explanation["timings_ms"]
     router = "not asked" if timings["router"] is None else f"{timings['router']:.2f} ms"
     lines.append(f"time     router {router}, in all {timings['total']:.2f} ms")
