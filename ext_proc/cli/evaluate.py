@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from ext_proc.cli.bad_input import BadInput
+from ext_proc.cli.loading import load_to_read
 from ext_proc.config import load
 from ext_proc.config.schema import RouterSection
 from ext_proc.core.errors import ConfigError, RouterError
@@ -212,7 +211,7 @@ def _router(router: str | None, configuration: Configuration | None) -> tuple[st
 
 
 def _loaded(path: Path) -> Configuration:
-    return load.load(path, os.environ, lambda: secrets.token_bytes(32)).configuration
+    return load_to_read(path).configuration
 
 
 def _is_yaml(text: str) -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import secrets
 from pathlib import Path
 
 from ext_proc.cli.evaluate import Bar, CannotEvaluate
-from ext_proc.config import load
+from ext_proc.cli.loading import load_to_read
 from ext_proc.config.document import START
+from ext_proc.config.load import Loaded
 from ext_proc.core.errors import Problem, RouterError
 from ext_proc.core.settings import Configuration
 from ext_proc.evaluation.lint import Finding, Lint, lint
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status: see `_EPILOG`."""
-    loaded = load.load(arguments.file, os.environ, lambda: secrets.token_bytes(32))
+    loaded = load_to_read(arguments.file)
     found = asyncio.run(_lint(loaded.configuration))
     problems = sorted(_problem(finding, arguments.file, loaded) for finding in found.findings)
     for problem in problems:
@@ -60,7 +59,7 @@ async def _lint(configuration: Configuration) -> Lint:
         raise CannotEvaluate(str(error)) from error
 
 
-def _problem(finding: Finding, file: Path, loaded: load.Loaded) -> Problem:
+def _problem(finding: Finding, file: Path, loaded: Loaded) -> Problem:
     place = (finding.policy, finding.part.value, *(() if finding.index is None else (finding.index,)))
     mark = loaded.places.get(place, START)
     return Problem(str(file), mark.line, mark.column, finding.text, finding.hint, is_warning=True)

@@ -259,15 +259,17 @@ def _check(arguments: argparse.Namespace) -> int:
     if any(not problem.is_warning for problem in problems):
         return EXIT_BAD_CONFIG
     print(f"{arguments.file}: ok")
-    for line in asyncio.run(standings(_load(arguments).configuration.rollouts)):
+    loaded = load.load(arguments.file, os.environ, lambda: b"\0", needs_secrets=False)
+    for line in asyncio.run(standings(loaded.configuration.rollouts)):
         print(line)
     return EXIT_OK
 
 
 def _render(arguments: argparse.Namespace) -> int:
     from ext_proc import envoy_config
+    from ext_proc.cli.loading import load_to_read
 
-    configuration = _load(arguments).configuration
+    configuration = load_to_read(arguments.file).configuration
     servers = tuple(arguments.server or configuration.server.endpoints)
     try:
         match arguments.format:
@@ -299,8 +301,9 @@ def _health(arguments: argparse.Namespace) -> int:
 
 def _explain(arguments: argparse.Namespace) -> int:
     from ext_proc.cli import explain
+    from ext_proc.cli.loading import load_to_read
 
-    configuration = _load(arguments).configuration
+    configuration = load_to_read(arguments.file).configuration
     body, dialect = explain.request_body(arguments.message, arguments.messages, arguments.model)
     explanation = asyncio.run(explain.explain(configuration, body, dialect, arguments.session))
     print(json.dumps(explanation, indent=2) if arguments.json else explain.as_text(explanation))

@@ -77,16 +77,28 @@ class Report:
     """Collects the problems of one file, in any order.
 
     `read` has what was read besides it, each file with a digest of its content, None if it could not be.
+    `needs_secrets`: whether a secret that is not here is an error; a warning for who does not serve.
     """
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, *, needs_secrets: bool = True) -> None:
         self._file = file
+        self.needs_secrets = needs_secrets
+        self._absent: set[Problem] = set()
         self.read: dict[FilePath, bytes | None] = {}
         self._problems: set[Problem] = set()
         self._suggestions = 0
 
     def add(self, mark: Mark, text: str, hint: str = "", *, is_warning: bool = False) -> None:
         self._problems.add(Problem(self._file, mark.line, mark.column, text, hint, is_warning))
+
+    def add_absent(self, mark: Mark, text: str, hint: str) -> None:
+        """Report a secret that is not on this machine."""
+        if self.needs_secrets:
+            self.add(mark, text, hint)
+            return
+        problem = Problem(self._file, mark.line, mark.column, f"{text}: serve will need it", hint, True)
+        self._problems.add(problem)
+        self._absent.add(problem)
 
     def did_you_mean(self, name: str, options: Iterable[str]) -> str | None:
         """A hint naming the option that `name` may stand for."""
@@ -104,6 +116,11 @@ class Report:
     @property
     def has_errors(self) -> bool:
         return any(not problem.is_warning for problem in self._problems)
+
+    @property
+    def absent(self) -> tuple[Problem, ...]:
+        """The warnings of secrets that are not on this machine, in file order."""
+        return tuple(sorted(self._absent))
 
     def sorted(self) -> tuple[Problem, ...]:
         return tuple(sorted(self._problems))

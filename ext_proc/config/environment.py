@@ -16,6 +16,9 @@ from ext_proc.config.document import Document, Path, Report
 from ext_proc.config.secret_file import SecretFile, read_file
 
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(:-([^}$]*))?\})", re.ASCII)
+ABSENT = "a-secret-that-is-not-on-this-machine"
+"""What stands for one where nothing is served, so that the rest is as it will be with the real one."""
+
 _WRITE = "write $VAR, ${VAR} or ${VAR:-default}; a dollar sign is $$"
 
 _EXPANDED: tuple[tuple[str, ...], ...] = (
@@ -45,11 +48,15 @@ _NUMBERS = ("port", "workers")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A secret's text, and the variable it was read from, if any. `plain`: the variable has no default."""
+    """A secret's text, and the variable it was read from, if any. `plain`: the variable has no default.
+
+    `is_absent`: the secret is not on this machine, and `text` is `ABSENT`.
+    """
 
     text: str
     variable: str | None = None
     plain: bool = False
+    is_absent: bool = False
 
 
 def expand_addresses(document: Document, environ: Mapping[str, str], report: Report) -> frozenset[Path]:
@@ -77,23 +84,54 @@ def read_secret(
 ) -> Value | None:
     """Resolve a secret.
 
-    None, and a problem, when its variable is not set, its file holds none, or it is no clear reference.
+    None, and a problem, when its file holds none, or it is no clear reference. Where its variable is not set
+    or its file not there, that is the problem, unless the report needs no secrets: then it is a warning.
     """
     if isinstance(text, SecretFile):
-        place = (*path, "file")
-        file = _expand(text.path, environ, document, place, report)
-        found = None if file is None else read_file(FilePath(file), document.mark(place), report)
-        return None if found is None else Value(found)
+        return _read_secret_file(text.path, environ, document, (*path, "file"), report)
     match = _VARIABLE.fullmatch(text)
     if match is not None and match[1] is None:
+        name, is_plain = match[2] or match[3], match[4] is None
+        if is_plain and name not in environ:
+            _report_unset_secret(name, document, path, report)
+            return None if report.needs_secrets else Value(ABSENT, name, plain=True, is_absent=True)
         value = _expand(text, environ, document, path, report)
-        return None if value is None else Value(value, match[2] or match[3], plain=match[4] is None)
+        return None if value is None else Value(value, name, plain=is_plain)
     if "$" in text.replace("$$", ""):
         report.add(
             document.mark(path), f'"{path[-1]}" has a dollar sign that is not a variable alone', _WRITE
         )
         return None
     return Value(text.replace("$$", "$"))
+
+
+def _read_secret_file(
+    text: str, environ: Mapping[str, str], document: Document, path: Path, report: Report
+) -> Value | None:
+    found = _VARIABLE.finditer(text)
+    unset = [
+        name for match in found if (name := match[2] or match[3]) and not match[4] and name not in environ
+    ]
+    for name in unset:
+        _report_unset_secret(name, document, path, report)
+    if unset:
+        return None if report.needs_secrets else Value(ABSENT, is_absent=True)
+    file = _expand(text, environ, document, path, report)
+    if file is None:
+        return None
+    mark = document.mark(path)
+    try:
+        content = read_file(FilePath(file), mark, report)
+    except FileNotFoundError:
+        text = f"{file} cannot be read: No such file or directory"
+        report.add_absent(mark, text, "check that it is mounted where the server runs")
+        return None if report.needs_secrets else Value(ABSENT, is_absent=True)
+    return None if content is None else Value(content)
+
+
+def _report_unset_secret(name: str, document: Document, path: Path, report: Report) -> None:
+    text = f"the environment variable {name} is not set"
+    report.add_absent(document.mark(path), text, "set it where the server runs")
 
 
 def _expand(

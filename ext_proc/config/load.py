@@ -24,6 +24,7 @@ class Loaded:
 
     `places` has the place of every policy's parts: of `(name, "description")`, `(name, "examples", 0)`.
     `read` has the files it came from, each with a digest; `shown` is what the file says, without its secrets.
+    `absent` has those of the warnings that are of secrets which serving needs.
     """
 
     configuration: Configuration
@@ -31,12 +32,21 @@ class Loaded:
     places: Mapping[Path, Mark] = field(default_factory=dict, repr=False)
     read: Mapping[FilePath, bytes | None] = field(default_factory=dict, repr=False)
     shown: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    absent: tuple[Problem, ...] = ()
 
 
 def load(
-    path: FilePath, environ: Mapping[str, str], random_salt: Callable[[], bytes], *, with_files: bool = False
+    path: FilePath,
+    environ: Mapping[str, str],
+    random_salt: Callable[[], bytes],
+    *,
+    with_files: bool = False,
+    needs_secrets: bool = True,
 ) -> Loaded:
     """Read, check and resolve a file; `with_files` also what it names on the machine where it is served.
+
+    Without `needs_secrets`, a secret that is not on this machine is a warning. What comes of that tells
+    everything of the file but cannot serve: something else stands for such a secret.
 
     `random_salt` is asked only when the file has no salt. It should give one process the same salt at
     every reload: a new one moves sessions.
@@ -46,7 +56,10 @@ def load(
     # Before it is read: one that changes in between is then seen to have changed.
     read = {path: fingerprint(path)}
     try:
-        loaded = load_text(read_text(path), str(path), environ, random_salt, with_files=with_files)
+        text = read_text(path)
+        loaded = load_text(
+            text, str(path), environ, random_salt, with_files=with_files, needs_secrets=needs_secrets
+        )
     except ConfigError as error:
         raise ConfigError(error.problems, {**read, **error.read}) from None
     return replace(loaded, read={**read, **loaded.read})
@@ -59,10 +72,11 @@ def load_text(
     random_salt: Callable[[], bytes],
     *,
     with_files: bool = False,
+    needs_secrets: bool = True,
 ) -> Loaded:
     """As `load`, of a text that is at hand. `file` is the name that problems show."""
     document = parse(text, file)
-    report = Report(file)
+    report = Report(file, needs_secrets=needs_secrets)
     shown = masked(document.data)
     draft = read_draft(document, environ, report)
     configuration = build(draft, environ, random_salt, report)
@@ -71,12 +85,12 @@ def load_text(
     problems = report.sorted()
     if report.has_errors or configuration is None:
         raise ConfigError(problems, report.read)
-    return Loaded(configuration, problems, policy_places(draft), report.read, shown)
+    return Loaded(configuration, problems, policy_places(draft), report.read, shown, report.absent)
 
 
 def check(path: FilePath, environ: Mapping[str, str]) -> tuple[Problem, ...]:
     """Every problem and warning of a file, in file order; empty when there is nothing to say."""
     try:
-        return load(path, environ, lambda: b"\0", with_files=True).warnings
+        return load(path, environ, lambda: b"\0", with_files=True, needs_secrets=False).warnings
     except ConfigError as error:
         return error.problems

@@ -41,6 +41,7 @@ from ext_proc.core.rollout_plan import (
 )
 from ext_proc.core.rollout_settings import (
     DEFAULT_STORE,
+    MEMORY_STORE,
     Check,
     Endpoint,
     PolicyRollout,
@@ -102,6 +103,8 @@ def _store(draft: Draft, environ: Mapping[str, str], report: Report) -> Secret:
     value = read_secret(draft.config.rollouts.store, environ, draft.document, path, report)
     if value is None:
         return Secret(DEFAULT_STORE)
+    if value.is_absent:
+        return Secret(MEMORY_STORE)
     scheme, separator, _ = value.text.partition("://")
     mark = draft.document.mark(path)
     if not value.text:
@@ -303,6 +306,8 @@ class _Builder:
         secret = read_token(token, (*whole, "token"), self._draft, self._environ, self._report)
         if value is None:
             return None
+        if value.is_absent:
+            return Endpoint(Secret(value.text), secret, timeout_s)
         try:
             parts = urlsplit(value.text)
             is_http = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

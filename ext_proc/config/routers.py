@@ -114,7 +114,8 @@ def _credential(
     if not section.access_key:
         return None
     value = read_secret(section.access_key, environ, draft.document, (*path, "access_key"), report)
-    key = value.text.strip() if value is not None else ""
+    # Nothing but the real key is sent to an endpoint, which `explain` does ask.
+    key = value.text.strip() if value is not None and not value.is_absent else ""
     if not key:
         return None
     if not (key.isascii() and key.isprintable()):

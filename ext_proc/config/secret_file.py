@@ -39,7 +39,10 @@ SecretText = Annotated[str | SecretFile, BeforeValidator(_secret)]
 
 
 def read_file(path: FilePath, mark: Mark, report: Report) -> str | None:
-    """The secret in a file, without white space around it. None, and a problem, without one."""
+    """The secret in a file, without white space around it. None, and a problem, without one.
+
+    Errors: FileNotFoundError.
+    """
     if not path.is_absolute():
         report.add(mark, "this path of a file is not absolute", _WRITE)
         return None
@@ -52,6 +55,9 @@ def read_file(path: FilePath, mark: Mark, report: Report) -> str | None:
     except UnicodeDecodeError:
         report.add(mark, f"{path} is not UTF-8 text", "it should hold the secret and nothing else")
         return None
+    except FileNotFoundError:
+        report.read[path] = None
+        raise
     except (OSError, ValueError) as error:
         report.read[path] = None
         reason = error.strerror if isinstance(error, OSError) else "not a file name"

@@ -122,7 +122,7 @@ def _salt(draft: Draft, environ: Mapping[str, str], report: Report) -> bytes | N
             report.add(mark, text, 'write "affinity: {salt: $ARCH_SALT}"', is_warning=True)
         return None
     value = read_secret(written, environ, document, _SALT, report)
-    if value is None:
+    if value is None or value.is_absent:
         return None
     if not value.text:
         report.add(document.mark(_SALT), '"salt" is empty', "set a long random text, or remove the key")

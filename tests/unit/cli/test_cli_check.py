@@ -32,7 +32,7 @@ def test_every_problem_has_its_place_and_a_hint(
     assert [line.removeprefix(f"{path}:").partition(" — ")[0] for line in lines] == [
         "1:1: warning: without affinity.salt, sessions change arms at a restart and differ between replicas",
         '2:23: unknown key "acces_key"',
-        "3:35: the environment variable A_KEY_OF_NOBODY is not set",
+        "3:35: warning: the environment variable A_KEY_OF_NOBODY is not set: serve will need it",
         "7:14: every weight is zero",
         '7:53: there is no provider "openai/bb"',
         "8:21: the router's deadline of 900ms does not fit in Envoy's message timeout of 500ms",

@@ -279,7 +279,7 @@ APPENDED = [
     ),
     (
         "routing: {router: {type: openai, model: m, base_url: 'http://a', access_key: $UNSET}}",
-        "5:78: the environment variable UNSET is not set — set it, or write ${UNSET:-default}",
+        "5:78: the environment variable UNSET is not set — set it where the server runs",
     ),
     (
         "routing: {router: {type: transformers, model: m}}",

@@ -83,7 +83,7 @@ PROVIDERS = [
     ),
     (
         "model_providers: [{model: openai/a, default: true, access_key: $KEY}]\n",
-        "2:64: the environment variable KEY is not set — set it, or write ${KEY:-default}",
+        "2:64: the environment variable KEY is not set — set it where the server runs",
     ),
     (
         "model_providers: [{model: openai/a, default: true, access_key: $EMPTY}]\n",

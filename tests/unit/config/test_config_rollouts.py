@@ -312,7 +312,7 @@ IN_A_ROLLOUT = [
     ),
     (
         "canary: b\nhooks: {event: [$UNSET]}",
-        "11:23: the environment variable UNSET is not set — set it, or write ${UNSET:-default}",
+        "11:23: the environment variable UNSET is not set — set it where the server runs",
     ),
 ]
 
