@@ -15,7 +15,15 @@ from ext_proc.core.settings import Address, Configuration, Pipe, Upstream
 from ext_proc.envoy_config import clusters
 from ext_proc.envoy_config.gateway_patch import patch_policy
 from ext_proc.envoy_config.gateway_routes import UNDECIDED, UNDECIDED_ROUTE, backend_of, routes
-from ext_proc.envoy_config.manifests import NAME, CannotRender, Manifest, Place, is_name, manifest
+from ext_proc.envoy_config.manifests import (
+    NAME,
+    CannotRender,
+    Manifest,
+    Place,
+    is_name,
+    manifest,
+    refuse_loopback,
+)
 
 _GATEWAY_API = "gateway.networking.k8s.io"
 _API = "gateway.envoyproxy.io/v1alpha1"
@@ -37,6 +45,12 @@ def manifests(
     reached = tuple(server for server in servers if isinstance(server, Address))
     if len(reached) < len(servers):
         raise CannotRender("Envoy's pods share no socket with the server: write --server HOST:PORT")
+    if loopback := [server for server in reached if server.is_loopback]:
+        text = f"Envoy's pods would look for the server in themselves, at {loopback[0]}"
+        raise CannotRender(
+            f"{text}: write --server NAME.NAMESPACE.svc.cluster.local:PORT, its headless Service"
+        )
+    refuse_loopback(configuration.upstreams)
     known = {upstream.cluster for upstream in configuration.upstreams}
     for target in configuration.snapshot.targets.values():
         if target.cluster not in known:

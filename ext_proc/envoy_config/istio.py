@@ -11,7 +11,16 @@ from ext_proc.envoy_config import clusters, filters, routes
 from ext_proc.envoy_config.break_log import break_log
 from ext_proc.envoy_config.chains import chains
 from ext_proc.envoy_config.listener import buffer_limit
-from ext_proc.envoy_config.manifests import NAME, CannotRender, Manifest, Place, is_name, label, manifest
+from ext_proc.envoy_config.manifests import (
+    NAME,
+    CannotRender,
+    Manifest,
+    Place,
+    is_name,
+    label,
+    manifest,
+    refuse_loopback,
+)
 from ext_proc.envoy_config.typed import as_dict
 
 _API = "networking.istio.io/v1"
@@ -51,6 +60,7 @@ def manifests(
         raise CannotRender(
             "Istio finds servers by one service: write --server NAME.NAMESPACE.svc.cluster.local:PORT"
         )
+    refuse_loopback(configuration.upstreams)
     named = replace(configuration.envoy, ext_proc_cluster=cluster_name(server.host, server.port))
     configuration = replace(configuration, envoy=named)
     outside = [upstream for upstream in configuration.upstreams if not upstream.host.endswith(_INSIDE)]

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from ext_proc.core.settings import Upstream, is_loopback
+
 NAME = "arch-ext-proc"
 """What every resource is called, or begins with."""
 
@@ -58,6 +60,14 @@ def is_name(host: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+def refuse_loopback(upstreams: Iterable[Upstream]) -> None:
+    """Errors: CannotRender, for a provider that a pod would look for in itself."""
+    for upstream in upstreams:
+        if is_loopback(upstream.host):
+            text = f"Envoy's pods would look for a provider in themselves, at {upstream.host}:{upstream.port}"
+            raise CannotRender(f"{text}: write the host that the cluster knows in base_url")
 
 
 def label(text: str) -> str:

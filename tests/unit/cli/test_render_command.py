@@ -34,6 +34,16 @@ def test_a_server_on_all_addresses_is_reached_on_loopback(
     assert endpoints(tmp_path, capsys)[1] == [("127.0.0.1", 50077)]
 
 
+def test_a_mesh_is_not_given_a_server_on_loopback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "arch_config.yaml"
+    file.write_text(CONFIG)
+    for format_ in ("istio", "envoy-gateway"):
+        assert main(["render", str(file), "--format", format_]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "write --server NAME.NAMESPACE.svc.cluster.local:PORT" in said.err
+
+
 def test_each_named_server_is_an_endpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--server", "one.internal:1", "--server", "[2001:db8::1]:2")
     assert endpoints(tmp_path, capsys, *options) == (

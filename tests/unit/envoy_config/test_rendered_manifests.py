@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,23 @@ def test_envoy_gateway_has_no_place_for_what_proves_envoy_to_the_server() -> Non
         envoy_gateway(text, (Pipe("/run/arch.sock"),))
     with pytest.raises(CannotRender, match="body_mode"):
         envoy_gateway(text + "envoy: {body_mode: streamed}\n")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_envoy_gateway_gets_no_server_that_a_pod_would_look_for_in_itself(host: str) -> None:
+    text = "model_providers: [{model: openai/a, default: true}]\n"
+    with pytest.raises(CannotRender, match="write --server NAME"):
+        envoy_gateway(text, (*SERVERS, Address(host, 50051)))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+@pytest.mark.parametrize("render", [istio, envoy_gateway])
+def test_no_provider_is_looked_for_in_a_gateways_own_pod(
+    render: Callable[[str], list[dict[str, Any]]], host: str
+) -> None:
+    text = f"model_providers: [{{model: v/b, default: true, cluster: b, base_url: 'http://{host}:8000'}}]\n"
+    with pytest.raises(CannotRender, match=r"provider in themselves.*base_url"):
+        render(text)
 
 
 def test_the_gateway_of_istio_shows_the_servers_token() -> None:
