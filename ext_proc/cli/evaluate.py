@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -227,8 +227,18 @@ def read(path: Path | None, policies: tuple[Policy, ...] | None, *, labelled: bo
     except OSError as error:
         raise CannotEvaluate(f"{path}: {error.strerror}") from error
     if not file.cases:
-        raise CannotEvaluate("\n".join(file.problems) or f"{path} holds no case")
+        raise CannotEvaluate("\n".join(_once_each(path, file.problems)) or f"{path} holds no case")
     return file
+
+
+def _once_each(path: Path, problems: Sequence[str]) -> Iterator[str]:
+    """Each kind of problem with the place of its first: what is wrong with every line is one mistake."""
+    places: dict[str, list[str]] = {}
+    for problem in problems:
+        kind = problem.removeprefix(f"{path}:").partition(": ")[2]
+        places.setdefault(kind, []).append(problem)
+    for first, *more in places.values():
+        yield f"{first} (and {len(more)} more like it)" if more else first
 
 
 async def decide(side: Side, cases: Sequence[Case]) -> list[Trial]:

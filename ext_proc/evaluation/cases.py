@@ -100,7 +100,7 @@ class _Sets:
             return self.given
         inline, name = row.get("policies"), row.get("policy_set")
         if inline is None and name is None:
-            raise NotACase('it has neither "policies" nor "policy_set"')
+            raise NotACase('it has neither "policies" nor "policy_set": give --config FILE')
         key = f"set {name}" if inline is None else json.dumps(inline)
         if key not in self.known:
             self.known[key] = _policy_set(

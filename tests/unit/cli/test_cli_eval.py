@@ -81,6 +81,19 @@ def test_what_cannot_be_measured_at_all(
     assert problem in err
 
 
+def test_what_every_line_lacks_is_said_once_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = {"messages": [{"role": "user", "content": "hi"}], "gold": "code"}
+    path = file_of(tmp_path, *[bare] * 30, "{")
+    assert main(["eval", str(path)]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f'arch-ext-proc eval: {path}:1: it has neither "policies" nor "policy_set": give --config FILE'
+        " (and 29 more like it)",
+        f"{path}:31: no JSON: Expecting property name enclosed in double quotes in column 2",
+    ]
+
+
 @pytest.fixture
 def edited(tmp_path: Path) -> str:
     """The configuration after an edit that mixes up four descriptions."""
