@@ -34,7 +34,11 @@ LIMIT_S = 60.0
 FASTER = {"interval: 1m": "interval: 250ms", "min_requests: 200": "min_requests: 15"}
 """What of the rollout in `arch_config.yaml` is other here: a day's patience made seconds."""
 
-MARGIN = {"metrics: [error_rate]": "metrics: [{metric: error_rate, max_degradation: 0.3}]"}
+MARGIN = {
+    "metrics: [error_rate, left_share]": (
+        "metrics: [{metric: error_rate, max_degradation: 0.3}, {metric: left_share, max_degradation: 0.3}]"
+    )
+}
 """The usual margin of 3 points takes a few thousand requests to show."""
 
 _sessions = count()

@@ -21,6 +21,9 @@ def never_decided(plan: RolloutPlan, route: Route, canary: Arm, has_judge: bool)
         yield "no shadow of the canary measures the noise floor", "write noise_floor: true at the shadow too"
     if MetricKind.JUDGE in kinds and not has_judge:
         yield '"judge" has no judge', "write comparison: {judge: {model: …}}"
+    if kinds and MetricKind.LEFT_SHARE not in kinds:
+        text = "a canary that hangs until its clients leave is not noticed: the metrics lack left_share"
+        yield text, "add left_share to the metrics"
     unpriced = [target.name for target in (route.arms[0].target, canary.target) if target.price is None]
     if unpriced and MetricKind.COST in kinds:
         yield f'"cost" is not known: {", ".join(unpriced)} has no price', "give the provider a price"

@@ -75,6 +75,7 @@ class RolloutMetric(Section):
         "error_rate",
         "rejected_share",
         "fallback_share",
+        "left_share",
         "latency_p50",
         "latency_p95",
         "first_byte_p50",
@@ -165,7 +166,7 @@ class Rollout(Section):
     interval: Annotated[float, BeforeValidator(duration("50ms", "24h"))] = 60.0
     min_requests: Annotated[int, BeforeValidator(whole(1, 1_000_000))] = 200
     metrics: list[RolloutMetric | None] = Field(
-        default=["error_rate"], max_length=MAX_METRICS, validate_default=True
+        default=["error_rate", "left_share"], max_length=MAX_METRICS, validate_default=True
     )
     checks: list[RolloutCheck | None] = Field(default=[], max_length=MAX_METRICS)
     max_failures: Annotated[int, BeforeValidator(whole(0, 1_000))] = 0

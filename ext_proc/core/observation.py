@@ -25,9 +25,9 @@ class Observation:
     `arm` is empty for a copy and where no split decided. `status` is 0 when there was no answer at all.
     `broken` says that an answer began well and did not end well: an error event or no last event in a
     stream, JSON that is not whole, or a copy's answer that the provider cut off. `cut` says that a primary's
-    answer stopped early and nobody knows by whom, most often by a client that left: no error, and its
-    tokens and `latency_s` are those of what had come. Should it have been the provider, a second
-    observation says so (`amends`).
+    answer stopped early, or never began, and nobody knows by whom, most often by a client that left: no
+    error, and its tokens and `latency_s` are those of what had come. Should it have been the provider, a
+    second observation says so (`amends`).
     `fallback` says that another target than the first choice answered. `unread` says that looking at its
     body was given up, so that its tokens are not known and nothing is said against it.
 
@@ -62,7 +62,12 @@ class Observation:
 
         Other 4xx are the client's doing, and both arms of a split get their share of them.
         """
-        return self.broken or self.status in (0, 429) or self.status >= 500
+        return self.broken or self.status == 429 or self.status >= 500 or (not self.status and not self.cut)
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether the client left before the answer began: Envoy answers for a provider that does not."""
+        return self.cut and not self.status
 
     @property
     def amends(self) -> bool:

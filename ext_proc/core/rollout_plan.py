@@ -32,6 +32,7 @@ class MetricKind(StrEnum):
     ERROR_RATE = "error_rate"
     REJECTED_SHARE = "rejected_share"
     FALLBACK_SHARE = "fallback_share"
+    LEFT_SHARE = "left_share"
     LATENCY_P50 = "latency_p50"
     LATENCY_P95 = "latency_p95"
     FIRST_BYTE_P50 = "first_byte_p50"
@@ -89,6 +90,7 @@ DEFAULT_RULES: Mapping[MetricKind, MetricRule] = {
         MetricRule(MetricKind.ERROR_RATE, 0.0, 0.03),
         MetricRule(MetricKind.REJECTED_SHARE, 0.0, 0.03),
         MetricRule(MetricKind.FALLBACK_SHARE, 0.0, 0.05),
+        MetricRule(MetricKind.LEFT_SHARE, 0.01, 0.05),
         MetricRule(MetricKind.LATENCY_P50, 0.1, 0.5, relative=True),
         MetricRule(MetricKind.LATENCY_P95, 0.1, 0.75, relative=True),
         MetricRule(MetricKind.FIRST_BYTE_P50, 0.1, 0.5, relative=True),

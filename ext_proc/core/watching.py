@@ -59,10 +59,6 @@ class AnswerWatch:
         self._ended = False
 
     @property
-    def has_begun(self) -> bool:
-        return self._headers is not None
-
-    @property
     def has_ended(self) -> bool:
         return self._ended
 
@@ -90,7 +86,8 @@ class AnswerWatch:
         """What was seen. `targets` have the prices; `at` is the time now, in seconds since the epoch.
 
         An answer that Envoy stopped sending before its end was cut off by either side: a copy's by the
-        provider, since no client waits for it; a primary's by whom, only Envoy's log says, later.
+        provider, since no client waits for it; a primary's by whom, only Envoy's log says, later. One that
+        never began was a client's doing: Envoy itself answers for a provider that does not.
         """
         subject, headers = self._subject, self._headers or AnswerHeaders()
         reading = self._reader.finish() if self._reader is not None else Reading()
@@ -113,7 +110,7 @@ class AnswerWatch:
             tokens_out=reading.usage.tokens_out,
             cost=cost_of(target.price if target else None, reading.usage),
             broken=failed or (was_cut and is_copy),
-            cut=was_cut and not is_copy,
+            cut=not self._ended and not is_copy,
             fallback=name != subject.target,
             bucket=subject.bucket,
             unread=reading.unread,

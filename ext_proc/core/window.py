@@ -119,6 +119,10 @@ class Window:
             case MetricKind.ERROR_RATE:
                 if failed is not None:
                     tally.add(is_canary, group, failed)
+            case MetricKind.LEFT_SHARE:
+                tally.add(is_canary, group, observation.cut)
+            case _ if observation.is_unanswered:
+                pass
             case MetricKind.REJECTED_SHARE:
                 tally.add(is_canary, group, not failed and 400 <= observation.status < 500)
             case MetricKind.FALLBACK_SHARE:

@@ -54,13 +54,8 @@ class Observing:
                 await _see(watch, event)
                 if watch.has_ended:
                     break
-        if watch is None:
-            return
-        if watch.has_begun:
+        if watch is not None:
             self.tell(live, watch)
-        else:
-            # Envoy itself answers for a provider that does not: the client is gone.
-            self._telemetry.answers.left_unanswered()
 
     def broke_off(self, broken: BrokenOff) -> None:
         """A primary's answer, told of as `cut`, was broken off by its provider."""
@@ -78,7 +73,9 @@ class Observing:
             answer = replace(answer, observation=self._telemetry.in_force.named(answer.observation))
             for sink in self._observations:
                 sink.observed(answer.observation)
-            if self._answers is not None and answer.subject.pair:
+            # Where a primary never began there is nothing to compare.
+            is_there = bool(answer.subject.pair) and not answer.observation.is_unanswered
+            if self._answers is not None and is_there:
                 self._answers.answered(answer)
         except Exception as error:  # noqa: BLE001 - the answer has passed already
             self._telemetry.bug(error, watch.request_id)

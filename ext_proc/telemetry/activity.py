@@ -89,7 +89,7 @@ class Activity:
 
     def observed(self, observation: Observation) -> None:
         """An answer has ended. Copies are the comparisons' matter."""
-        if observation.role is not Role.PRIMARY:
+        if observation.role is not Role.PRIMARY or observation.is_unanswered:
             return
         observation, now = self._named(observation), self._clock()
         slot, arm = self._slot(now), (observation.policy, observation.arm, observation.target)

@@ -15,6 +15,7 @@ from ext_proc.telemetry.series import InForce, Series
 _SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0, 50.0, 100.0, 300.0)
 _SIMILARITIES = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.999)
 _RATIOS = (0.1, 0.25, 0.5, 0.8, 0.9, 1.1, 1.25, 2.0, 4.0, 10.0)
+_REQUEST = ("policy", "model", "arm")
 _WHOSE = ("policy", "model", "role")
 
 
@@ -51,10 +52,8 @@ class AnswerMetrics:
             "Answers not read to their end: an unknown or damaged coding, or too much when unpacked.",
             *_WHOSE,
         )
-        self._unanswered = Counter(
-            f"{prefix}_requests_left",
-            "Observed requests whose client left before an answer began.",
-            registry=registry,
+        self._unanswered = counter(
+            "requests_left", "Observed requests whose client left before an answer began.", *_REQUEST
         )
         self._first_byte_s = histogram("answer_first_byte_seconds", "Time to the first byte.", _SECONDS)
         self._latency_s = histogram("answer_seconds", "Time to the last byte.", _SECONDS)
@@ -95,6 +94,10 @@ class AnswerMetrics:
             found = {"request_id": observation.request_id, "model": whose[1]}
             log.event(logging.DEBUG, "broken_off", **found)
             return
+        if observation.is_unanswered:
+            self._unanswered.at(observation.policy, observation.target, arm).inc()
+            log.event(logging.DEBUG, "left", request_id=observation.request_id, model=whose[1])
+            return
         status = f"{observation.status // 100}xx" if 100 <= observation.status < 600 else "none"
         self._answers.at(*whose, arm, status).inc()
         if observation.is_error:
@@ -130,10 +133,6 @@ class AnswerMetrics:
             cut=observation.cut,
             unread=observation.unread,
         )
-
-    def left_unanswered(self) -> None:
-        """A client left before its answer began."""
-        self._unanswered.inc()
 
     def follow_copies(self, in_flight: Callable[[], int]) -> None:
         """Ask this how many copies are on their way, whenever metrics are read."""

@@ -111,7 +111,7 @@ class AnyObservedAnswer(RuleBasedStateMachine):
             self.loop.close()
             assert self.stream.answers.empty()
             if not self.sink.broken:
-                assert len(self.sink.observations) == self.has_begun
+                assert len(self.sink.observations) == self.is_asked
             for observation in self.sink.observations:
                 assert not (observation.cut and self.has_ended)
                 assert observation.latency_s >= 0

@@ -151,8 +151,14 @@ async def test_a_primary_that_was_copied_keeps_its_contents_for_the_comparison()
 async def test_a_client_that_left_before_the_answer_is_counted_and_no_answer() -> None:
     sink = Sink()
     _, telemetry = await served([message("request_headers", ASKED)], OBSERVE, sink)
-    assert sink.observations == []
-    assert telemetry.registry.get_sample_value("arch_ext_proc_requests_left_total") == 1
+    (left,) = sink.observations
+    assert (left.policy, left.arm, left.target, left.bucket) == ("coding", "baseline", "openai/large", 17)
+    assert (left.is_unanswered, left.is_error, left.first_choice_failed) == (True, False, None)
+    assert sink.answers == []
+    telemetry.answers.observed(left)
+    labels = {"policy": "coding", "model": "openai/large", "arm": "baseline"}
+    assert telemetry.registry.get_sample_value("arch_ext_proc_requests_left_total", labels) == 1
+    assert "arch_ext_proc_answers_total{" not in telemetry.exposition().decode()
 
 
 @pytest.mark.parametrize("metadata", [OBSERVE, COPY])

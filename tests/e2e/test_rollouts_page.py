@@ -20,7 +20,7 @@ CHANGED = {
     "{model: openai/gpt-4o-mini,": "{model: openai/gpt-4o-mini, base_url: $OPENAI_UPSTREAM,",
     "interval: 1m": "interval: 200ms",
     "min_requests: 200": "min_requests: 15",
-    "metrics: [error_rate, latency_p95, first_byte_p95]": (
+    "metrics: [error_rate, left_share, latency_p95, first_byte_p95]": (
         "metrics: [{metric: error_rate, max_degradation: 0.4}]"
     ),
     "/var/lib/arch-ext-proc/rollouts.sqlite": "$ROLLOUT_STORE",

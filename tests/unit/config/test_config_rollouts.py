@@ -81,6 +81,7 @@ def test_a_canary_alone_takes_every_default() -> None:
                         *(SetWeight(500), Analysis(), SetWeight(2_500), Analysis()),
                         *(SetWeight(5_000), Analysis(), SetWeight(10_000)),
                     ),
+                    metrics=(DEFAULT_RULES[MetricKind.ERROR_RATE], DEFAULT_RULES[MetricKind.LEFT_SHARE]),
                     hard_limits=(HardLimit(LimitKind.ERROR_RATE, 20, 0.5),),
                 ),
                 baseline="openai/a",
@@ -298,7 +299,7 @@ IN_A_ROLLOUT = [
         "11:32: this is not an http or https URL — write e.g. https://hooks.example.com/gate",
     ),
     (
-        "canary: b\nmetrics: [similarity, judge]",
+        "canary: b\nmetrics: [left_share, similarity, judge]",
         '10:7: warning: "judge" has no judge — write comparison: {judge: {model: …}}',
         '10:7: warning: "judge" has nothing to compare: no shadow of this policy copies to the canary'
         " — write shadow: [{model: groq/b, percent: 10}] at the policy",
@@ -306,9 +307,14 @@ IN_A_ROLLOUT = [
         " — write shadow: [{model: groq/b, percent: 10}] at the policy",
     ),
     (
-        "canary: b\nmetrics: [cost]\nhard_limits: [{metric: cost, limit: 1}]",
+        "canary: b\nmetrics: [left_share, cost]\nhard_limits: [{metric: cost, limit: 1}]",
         '10:7: warning: "cost" is not known: openai/a, groq/b has no price — give the provider a price',
         "10:7: warning: a hard limit on cost is never crossed: groq/b has no price — give it a price",
+    ),
+    (
+        "canary: b\nmetrics: [error_rate]",
+        "10:7: warning: a canary that hangs until its clients leave is not noticed:"
+        " the metrics lack left_share — add left_share to the metrics",
     ),
     (
         "canary: b\nhooks: {event: [$UNSET]}",
@@ -354,7 +360,7 @@ def test_a_problem_of_what_rollouts_need(case: tuple[str, ...]) -> None:
 
 
 def test_a_noise_floor_is_measured_by_a_shadow() -> None:
-    rollout = "      canary: b\n      metrics: [{metric: similarity, noise_floor: true}]\n"
+    rollout = "      canary: b\n      metrics: [left_share, {metric: similarity, noise_floor: true}]\n"
     text = BASE.replace("    rollout:\n", "    shadow: [{model: b, percent: 10}]\n    rollout:\n") + rollout
     assert problems_of(text) == [
         "11:7: warning: no shadow of the canary measures the noise floor"

@@ -56,6 +56,20 @@ def test_a_share_counts_every_answer(kind: MetricKind, bad: dict[str, Any], fine
     assert (window.counts().requests, window.counts().epoch) == (2, 4)
 
 
+@pytest.mark.parametrize(
+    "kind", [MetricKind.REJECTED_SHARE, MetricKind.FALLBACK_SHARE, MetricKind.ERROR_RATE]
+)
+def test_an_answer_that_never_began_says_nothing_but_that_its_client_left(kind: MetricKind) -> None:
+    left, cut = an_answer(cut=True, status=0), an_answer("baseline", cut=True)
+    window, leaving = a_window_of(kind), a_window_of(MetricKind.LEFT_SHARE)
+    window.add(left)
+    for one in (left, cut, an_answer(), an_answer("baseline")):
+        leaving.add(one)
+    assert sums(window, kind) == (0,) * 5
+    assert (window.counts().requests, leaving.counts().requests) == (1, 2)
+    assert sums(leaving, MetricKind.LEFT_SHARE) == (2, 2, 1, 1, 1)
+
+
 def test_a_cut_answer_is_a_failure_once_its_provider_is_known_to_have_done_it() -> None:
     window = a_window_of(MetricKind.ERROR_RATE)
     for cut in (an_answer(cut=True), an_answer("baseline", cut=True)):
@@ -143,6 +157,18 @@ def test_a_canary_whose_clients_leave_is_not_faster_for_it() -> None:
         evidence = folded(evidence, plan, window.counts())
     (found,) = findings(evidence, plan)
     assert found.outcome is Outcome.WORSE
+
+
+def test_a_canary_that_hangs_until_its_clients_leave_is_worse() -> None:
+    plan = a_plan(metrics=(DEFAULT_RULES[MetricKind.ERROR_RATE], DEFAULT_RULES[MetricKind.LEFT_SHARE]))
+    evidence = restarted(Evidence(), plan)
+    window = Window(plan, evidence)
+    for bucket in range(400):
+        window.add(an_answer("baseline", bucket=bucket, cut=bucket % 50 == 0))
+        hangs = bucket % 2 == 0
+        window.add(an_answer(bucket=bucket, cut=hangs, status=0 if hangs else 200, latency_s=0.0))
+    found = findings(folded(evidence, plan, window.counts()), plan)
+    assert {one.metric: one.outcome for one in found}[MetricKind.LEFT_SHARE] is Outcome.WORSE
 
 
 def test_a_mean_is_cut_off_at_the_baselines_far_end() -> None:
