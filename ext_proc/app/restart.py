@@ -83,7 +83,7 @@ def rendered_otherwise(began: Configuration, new: Configuration) -> tuple[str, .
         if hosts.get(upstream.cluster, upstream) != upstream
     ]
     had = needed(began.snapshot)
-    keys += [name for mark, name in needed(new.snapshot).items() if mark not in had]
+    keys += [name for mark, name in needed(new.snapshot).items() if mark not in had and name not in hosts]
     return tuple(keys)
 
 

@@ -13,6 +13,7 @@ from ext_proc.app.rollouts import Rollouts
 from ext_proc.app.routers import Routers
 from ext_proc.comparisons import Comparer, RecentComparisons
 from ext_proc.config.store import Store
+from ext_proc.core import envoy_side
 from ext_proc.core.copying import CopyBounds
 from ext_proc.core.ports import ComparisonSink, ObservationSink, Sessions
 from ext_proc.core.settings import Configuration
@@ -165,12 +166,17 @@ class Serving:
         self.telemetry.configured(snapshot.revision)
 
     def _gone(self, new: Snapshot) -> Mapping[str, Target]:
-        """Targets that leave the file, for the requests that are on their way to them, the newest last."""
+        """Targets that leave the file, or whose hosts change, for the requests on their way to them and for
+        Envoys that still have those hosts. The newest last."""
         if self._store is None:
             return {}
         old = self._store.current()
         left = {**old.gone, **old.snapshot.targets}
-        names = [name for name in left if name not in new.targets]
+        names = [
+            name
+            for name, target in left.items()
+            if name not in new.targets or not envoy_side.is_same_place(target, new.targets[name])
+        ]
         return {name: left[name] for name in names[-MAX_GONE:]}
 
     def _in_force(self) -> Store[Live]:

@@ -33,6 +33,11 @@ class BaseUrl:
         return name if self.port == _PORTS["https" if self.tls else "http"] else f"{name}:{self.port}"
 
     @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+    @property
     def cluster(self) -> str:
         """An Envoy cluster name for these hosts, without the colons that its statistics would rewrite."""
         return self.authority.strip("[").replace("]", "").replace(":", "_")

@@ -128,6 +128,7 @@ def build_catalog(draft: Draft, environ: Mapping[str, str], report: Report) -> C
             supports=_supports(entry.supports),
             # One whose hosts are lost has none to miss.
             has_address=base_url is not None or not cluster or _is_lost(draft, path, "model", "base_url"),
+            origin=base_url.origin if base_url else None,
             price=Price(entry.price.input_per_million, entry.price.output_per_million)
             if entry.price
             else None,

@@ -189,7 +189,7 @@ def _router_described(router: RouterSettings) -> dict[str, object]:
 
 def _described(target: Target) -> tuple[object, ...]:
     header = target.credential.header if target.credential is not None else None
-    place = (target.cluster, target.authority, target.path_prefix)
+    place = (target.cluster, target.origin, target.authority, target.path_prefix)
     supports = target.supports
     can = (sorted(supports.dialects or ()), supports.images, supports.tools, supports.context_tokens)
     return (target.name, target.model, *place, header, target.passthrough_auth, can, target.has_address)

@@ -99,8 +99,8 @@ METADATA_NAMESPACE = "arch_ext_proc"
 ROLE = "x-arch-role"
 """gRPC initial metadata: which role a stream plays."""
 
-ENVOY_HAS = "x-arch-envoy-has"
-"""Stream metadata: which clusters and splits Envoy has, as `core.envoy_side` marks them."""
+ENVOY_HAS = "x-arch-envoy-hosts"
+"""Stream metadata: which clusters and splits Envoy has, and of which hosts, as `core.envoy_side` says it."""
 
 SENDS = "x-arch-sends"
 SENDS_REQUEST = "request"

@@ -167,7 +167,8 @@ class Target:
 
     `name` is the one in the configuration; `model` the id written into the body; `cluster` Envoy's
     name for the hosts; `authority` and `path_prefix` come from `base_url` (None: leave as the client
-    sent it). Without `has_address` only the mesh knows its hosts, so it has no place in a chain.
+    sent it). `origin` is where its hosts are, whom its key is meant for, as `https://host:port`. Without
+    `has_address` only the mesh knows its hosts, so it has no place in a chain.
     """
 
     name: str
@@ -180,6 +181,7 @@ class Target:
     price: Price | None = None
     supports: Supports = Supports()
     has_address: bool = True
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

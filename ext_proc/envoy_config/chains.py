@@ -98,7 +98,7 @@ def chain_cluster(configuration: Configuration, chain: Chain, ca_file: str) -> C
     options = HttpProtocolOptions(
         common_http_protocol_options=CommonHttpOptions(idle_timeout=seconds(IDLE_TIMEOUT_S)),
         retry_policy=_retry_policy(chain),
-        http_filters=[_name_attempt(), _unless_fit(configuration, chain.targets[0]), upstream_codec()],
+        http_filters=[_name_attempt(), _unless_fit(configuration, chain), upstream_codec()],
     )
     if all_secure:
         options.auto_config = HttpProtocolOptionsAutoHttpConfig()
@@ -163,15 +163,15 @@ def _name_attempt() -> HttpFilter:
     )
 
 
-def _unless_fit(configuration: Configuration, first: Target) -> HttpFilter:
+def _unless_fit(configuration: Configuration, chain: Chain) -> HttpFilter:
     """Ask the server about an attempt, unless it goes to the target that the request is written for.
 
     So the usual request, which the first target answers, costs no second stream, and needs no server.
     """
-    asks = attempt_ext_proc(configuration)
+    asks = attempt_ext_proc(configuration, chain.targets)
     both = MatcherMatcherListPredicatePredicateList(
         predicate=[
-            header_is(name, StringMatcher(exact=first.name))
+            header_is(name, StringMatcher(exact=chain.targets[0].name))
             for name in (headers.ATTEMPT, headers.WRITTEN_FOR)
         ]
     )

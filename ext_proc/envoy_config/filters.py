@@ -75,9 +75,8 @@ def ext_proc(configuration: Configuration) -> HttpFilter:
     """The filter that asks the server where a request goes."""
     # Testers' headers hold a key, so they are sent only where it is read.
     testers = (headers.TRY_ARM, headers.TRY_KEY) if configuration.snapshot.tester_key else ()
-    metadata = {headers.ROLE: headers.ROLE_ROUTE}
-    if (has := envoy_side.told(configuration.snapshot)) is not None:
-        metadata[headers.ENVOY_HAS] = has
+    has = envoy_side.told(configuration.snapshot)
+    metadata = {headers.ROLE: headers.ROLE_ROUTE, headers.ENVOY_HAS: has}
     if not configuration.envoy.streams_bodies:
         metadata[headers.SENDS] = headers.SENDS_REQUEST
     processor = _processor(configuration, metadata, testers)
@@ -126,7 +125,8 @@ def shadow_ext_proc(configuration: Configuration, target: Target) -> HttpFilter:
 
     It fails closed: a copy that nobody rewrote carries the primary provider's key.
     """
-    metadata = {headers.ROLE: headers.ROLE_SHADOW, headers.TARGET: target.name}
+    has = envoy_side.told_of(target)
+    metadata = {headers.ROLE: headers.ROLE_SHADOW, headers.TARGET: target.name, headers.ENVOY_HAS: has}
     processor = _processor(configuration, metadata, headers.READ_OF_COPIES)
     processor.stat_prefix = "shadow"
     if processor.processing_mode is not None:
@@ -135,13 +135,14 @@ def shadow_ext_proc(configuration: Configuration, target: Target) -> HttpFilter:
     return HttpFilter(name=EXT_PROC, typed_config=pack(processor))
 
 
-def attempt_ext_proc(configuration: Configuration) -> HttpFilter:
+def attempt_ext_proc(configuration: Configuration, targets: tuple[Target, ...]) -> HttpFilter:
     """The upstream filter of a chain's cluster, which makes an attempt fit for its target.
 
     It fails closed: a request that nobody rewrote carries another provider's key. The status is one that
     clients try again at, and then find the route of the undecided.
     """
     metadata = {headers.ROLE: headers.ROLE_ATTEMPT, headers.SENDS: headers.SENDS_REQUEST}
+    metadata[headers.ENVOY_HAS] = envoy_side.told_of(*targets)
     processor = _processor(configuration, metadata, headers.READ_OF_ATTEMPTS)
     processor.stat_prefix = "attempt"
     processor.status_on_error = HttpStatus(code=StatusCode.ServiceUnavailable)

@@ -33,7 +33,7 @@ from ext_proc.telemetry import log
 
 _COMPARISON = ComparisonSettings()
 _MAX_VIEWS = 32
-"""Envoys rendered from so many files at once: one more is taken to have everything."""
+"""Envoys rendered from so many files at once: for one more, the oldest view goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Live:
     meet. `gone` has targets of configurations before, which requests that were decided then may still go to,
     and `old_key_headers` the headers of keys that such requests may carry to their next target.
     `lacks` names what the Envoy lacks that this is made for, and `views` holds what is made for Envoys that
-    were seen, by what they say they have: None for this.
+    were seen, by what they say they have: None for this. Without `can_decide` that Envoy reaches nobody.
     `window_bytes` is how much of a streamed body is waited for (None: as much as `body_limit_bytes`).
     """
 
@@ -60,12 +60,17 @@ class Live:
     gone: Mapping[str, Target] = field(default_factory=dict)
     old_key_headers: frozenset[str] = frozenset()
     lacks: tuple[str, ...] = ()
+    can_decide: bool = True
     window_bytes: int | None = None
     views: dict[str, Live | None] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def target(self, name: str) -> Target | None:
-        """The target of this name that a request in flight may mean."""
-        return self.snapshot.targets.get(name) or self.gone.get(name)
+    def target(self, name: str, has: str | None = None) -> Target | None:
+        """The target of this name that a request in flight may mean, at the hosts that its Envoy has."""
+        found = [targets[name] for targets in (self.snapshot.targets, self.gone) if name in targets]
+        if has is not None:
+            marks = frozenset(has.split())
+            found = [target for target in found if envoy_side.reaches(marks, target)]
+        return found[0] if found else None
 
     def key_headers(self) -> frozenset[str]:
         """The headers, besides the usual ones, in which a request in flight may hold a provider's key."""
@@ -77,16 +82,20 @@ class Live:
             return self
         if has not in self.views:
             if len(self.views) >= _MAX_VIEWS:
-                return self
-            self.views[has] = self._view(frozenset(has.split()))
+                del self.views[next(iter(self.views))]
+            self.views[has] = self._view(has)
         return self.views[has] or self
 
-    def _view(self, has: frozenset[str]) -> Live | None:
+    def _view(self, said: str) -> Live | None:
+        has = envoy_side.had(self.snapshot, said)
         lacks = tuple(name for mark, name in envoy_side.needed(self.snapshot).items() if mark not in has)
         if not lacks:
             return None
         log.event(logging.WARNING, "envoy_lacks", names=list(lacks))
-        return replace(self, snapshot=envoy_side.without(self.snapshot, has), lacks=lacks)
+        seen = envoy_side.without(self.snapshot, has)
+        if seen is None:
+            return replace(self, lacks=lacks, can_decide=False)
+        return replace(self, snapshot=seen, lacks=lacks)
 
 
 async def route_request(live: Live, request: Decide, bounds: CopyBounds) -> tuple[Mutation, Outcome]:

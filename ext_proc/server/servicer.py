@@ -16,6 +16,7 @@ from ext_proc.core.exchange import Acknowledge, AwaitBody, Classify, Decide, Eve
 from ext_proc.core.parse import dialect_of
 from ext_proc.core.streaming import StreamedExchange
 from ext_proc.core.traceparent import Parent, parse_traceparent
+from ext_proc.core.types import Target
 from ext_proc.server import wire
 from ext_proc.server.attempts import rewrite_attempt
 from ext_proc.server.copies import classify_copy, rewrite_copy
@@ -53,20 +54,24 @@ class Servicer:
         self._telemetry.stream_opened()
         live.in_use.begin()
         ends = metadata.get(headers.SENDS) == headers.SENDS_REQUEST
+        has = metadata.get(headers.ENVOY_HAS)
         try:
             role = metadata.get(headers.ROLE)
             if role == headers.ROLE_SHADOW:
-                await self._copy(live, metadata.get(headers.TARGET, ""), context)
+                await self._copy(live, metadata.get(headers.TARGET, ""), has, context)
             elif role == headers.ROLE_OBSERVE:
                 await self._observing.observe(live, context)
             elif role == headers.ROLE_ATTEMPT:
-                rule = lambda request: self._rewrite_attempt(live, request)  # noqa: E731
+                rule = lambda request: self._rewrite_attempt(live, has, request)  # noqa: E731
                 await self._serve(live, context, classify_copy, rule, ends=ends)
             else:
                 parent = parse_traceparent(metadata.get("traceparent", ""))
-                seen = live.as_seen_by(metadata.get(headers.ENVOY_HAS))
+                seen = live.as_seen_by(has)
                 if seen.lacks:
                     self._telemetry.envoy_lacked()
+                if not seen.can_decide:
+                    # A stream that ends without an error makes Envoy go on, to its own default.
+                    return
                 rule = lambda request: self._decide(seen, request, parent)  # noqa: E731
                 await self._serve(live, context, dialect_of, rule, ends=ends)
         finally:
@@ -152,9 +157,9 @@ class Servicer:
             self._telemetry.bug(error, request.headers.request_id)
         return Ruling(answer, mutation)
 
-    async def _rewrite_attempt(self, live: Live, request: Decide) -> Ruling:
+    async def _rewrite_attempt(self, live: Live, has: str | None, request: Decide) -> Ruling:
         try:
-            target = live.target(request.headers.attempt)
+            target = live.target(request.headers.attempt, has)
             mutation = await rewrite_attempt(request, target, live.key_headers(), live.body_limit_bytes)
         except Exception as error:  # noqa: BLE001 - an attempt that cannot be rewritten is refused
             self._telemetry.bug(error, request.headers.request_id)
@@ -164,16 +169,17 @@ class Servicer:
             return Ruling(wire.REFUSE)
         return Ruling(wire.write(request, mutation, None), mutation)
 
-    async def _copy(self, live: Live, name: str, context: Any) -> None:
+    async def _copy(self, live: Live, name: str, has: str | None, context: Any) -> None:
         answer = CopyAnswer(self._observing, live, name, self._bounds)
-        rule = lambda request: self._rewrite_copy(live, name, request, answer)  # noqa: E731
+        rule = lambda request: self._rewrite_copy(live, live.target(name, has), name, request, answer)  # noqa: E731
         try:
             await self._serve(live, context, classify_copy, rule, answer.see)
         finally:
             answer.finish()
 
-    async def _rewrite_copy(self, live: Live, name: str, request: Decide, answer: CopyAnswer) -> Ruling:
-        target = live.target(name)
+    async def _rewrite_copy(
+        self, live: Live, target: Target | None, name: str, request: Decide, answer: CopyAnswer
+    ) -> Ruling:
         try:
             mutation = await rewrite_copy(request, target, live.body_limit_bytes) if target else None
         except Exception as error:  # noqa: BLE001 - a copy that cannot be rewritten is dropped

@@ -14,7 +14,8 @@ import pytest
 from ext_proc.app.reloading import Reloader
 from ext_proc.config.load import Loaded
 from ext_proc.config.source import Source
-from ext_proc.core.envoy_side import told
+from ext_proc.core import headers
+from ext_proc.core.envoy_side import told, told_of
 from ext_proc.core.errors import RouterError
 from ext_proc.core.settings import Configuration, ShadowRouterSettings
 from ext_proc.router.embedded import EmbeddedRouter
@@ -47,6 +48,54 @@ async def test_a_key_written_before_a_reload_goes_to_no_other_provider() -> None
         changes = (await stream.answered()).request_body.response.header_mutation
         assert {"x-own-key", "x-other-key"} <= set(changes.remove_headers)
         await stream.end()
+
+
+def key_at(host: str, key: str) -> str:
+    """A file with a provider of this host and key, always in the same cluster, and then a default."""
+    providers = f"""
+  - {{model: vllm/kept, cluster: kept, base_url: "http://{host}:1/v1", access_key: {key}}}
+  - {{model: openai/a, default: true, base_url"""
+    return a_file().replace("\n  - {model: openai/a, default: true, base_url", providers)
+
+
+@pytest.mark.parametrize("role", ["attempt", "shadow"])
+async def test_a_key_goes_only_to_an_envoy_that_has_its_hosts(role: str) -> None:
+    old, new, third = (key_at(f"host-{n}", f"sk-of-{n}") for n in (1, 2, 3))
+    async with serving(old) as server:
+        await server.apply(configuration(new))
+        keys = []
+        for text in (old, new, third):
+            says = told_of(configuration(text).snapshot.targets["vllm/kept"])
+            metadata = {"x_arch_role": role, "x_arch_target": "vllm/kept", headers.ENVOY_HAS: says}
+            stream = Stream(server, **metadata)
+            await stream.begin(x_arch_attempt="vllm/kept")
+            answer = await stream.answered()
+            changes = answer.request_body.response.header_mutation.set_headers
+            keys += [each.header.raw_value for each in changes if each.header.key == "authorization"]
+            assert answer.HasField("immediate_response") == (text is third)
+            await stream.end()
+        assert keys == [b"Bearer sk-of-1", b"Bearer sk-of-2"]
+
+
+async def test_a_key_is_not_decided_for_an_envoy_that_has_other_hosts() -> None:
+    old, new = (key_at(f"host-{n}", f"sk-of-{n}") for n in (1, 2))
+    async with serving(old) as server:
+        says = {headers.ENVOY_HAS: told(server.live.snapshot)}
+        await server.apply(configuration(new))
+        stream = Stream(server, **says)
+        await stream.begin()
+        found = await stream.decided("write a function", model="vllm/kept")
+        await stream.end()
+        assert (found["x-arch-model"], found["x-arch-reason"]) != ("vllm/kept", "pinned")
+        assert "sk-of" not in str(found)
+        assert "arch_ext_proc_envoy_behind_total 1.0" in server.telemetry.exposition().decode()
+
+
+async def test_an_envoy_that_reaches_nobody_goes_on_by_itself() -> None:
+    async with serving(a_file()) as server:
+        stream = Stream(server, **{headers.ENVOY_HAS: "of-another-file"})
+        await stream.ended()
+        assert "arch_ext_proc_envoy_behind_total 1.0" in server.telemetry.exposition().decode()
 
 
 async def test_a_replaced_router_is_closed_when_its_last_stream_has_ended() -> None:

@@ -225,6 +225,56 @@ async def test_a_key_on_its_way_goes_to_no_other_provider_though_its_header_leav
         assert no_secret_in(mesh.providers["next"].seen[0], key)
 
 
+async def test_a_new_key_goes_to_no_host_that_envoy_still_has_from_before(tmp_path: Path) -> None:
+    def a_text(upstream: str, key: str) -> str:
+        providers = "\n".join(
+            f"  - {{model: vllm/{name}, cluster: {name}, base_url: {upstream}, access_key: {key}}}"
+            for name in ("moved", "copied")
+        )
+        shadow = "shadow: [{model: vllm/copied, percent: 100}]"
+        return a_file(coding="vllm/moved, vllm/coder", providers=providers, extra=shadow)
+
+    async with reloaded_mesh(tmp_path, a_text("$NEXT_UPSTREAM", "sk-the-old")) as reloaded:
+        mesh, old = reloaded.mesh, reloaded.mesh.providers["next"]
+        async with asyncio.timeout(5 * LIMIT_S):
+            await mesh.decided_again(CODING)
+            mesh.forget()
+            assert (await mesh.ask(CODING)).model == "vllm/moved"
+            await eventually(lambda: len(old.seen) == 2, "the answer's provider and the copy's are asked")
+            assert {seen.headers["authorization"] for seen in old.seen} == {"Bearer sk-the-old"}
+            await reloaded.put(a_text("$OPENAI_UPSTREAM", "sk-the-new"))
+            mesh.forget()
+            replies = [await mesh.ask(CODING, session=str(number)) for number in range(5)]
+            assert {reply.model for reply in replies} == {"vllm/coder"}
+            assert (await mesh.ask(CODING, model="vllm/moved")).model == "vllm/coder"
+            assert await mesh.counted("arch_ext_proc_envoy_behind_total") > 0
+            assert {"moved", "copied", "arch-shadow/vllm/copied"} <= set(
+                (await reloaded.config())["envoy_lacks"]
+            )
+            assert mesh.counts() == {"coder": 6}
+
+
+@pytest.mark.parametrize("body_mode", ["buffered", "streamed"])
+async def test_a_file_of_which_envoy_has_no_host_leaves_envoy_to_its_own_default(
+    tmp_path: Path, body_mode: str
+) -> None:
+    def a_text(upstream: str, key: str) -> str:
+        whole = a_file(coding="openai/gpt-4o-mini")
+        lines = [line for line in whole.splitlines() if "model: vllm/" not in line]
+        one = "\n".join(lines).replace("\nenvoy:", f"\nenvoy:\n  body_mode: {body_mode}")
+        return one.replace("base_url: $OPENAI_UPSTREAM", f"base_url: {upstream}, access_key: {key}")
+
+    async with reloaded_mesh(tmp_path, a_text("$OPENAI_UPSTREAM", "sk-the-old")) as reloaded:
+        mesh = reloaded.mesh
+        async with asyncio.timeout(5 * LIMIT_S):
+            await mesh.decided_again(CODING)
+            await reloaded.put(a_text("$NEXT_UPSTREAM", "sk-the-new"))
+            mesh.forget()
+            assert (await mesh.ask(CODING)).status == 200
+            assert no_secret_in(mesh.only("openai"), "sk-the-new")
+            assert await mesh.counted("arch_ext_proc_envoy_behind_total") > 0
+
+
 async def test_a_provider_that_envoy_lacks_gets_nothing_until_envoy_has_it(tmp_path: Path) -> None:
     new = "  - {model: vllm/other, cluster: other, base_url: $NEXT_UPSTREAM}"
     async with reloaded_mesh(tmp_path, a_file()) as reloaded, asyncio.timeout(5 * LIMIT_S):

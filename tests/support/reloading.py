@@ -104,6 +104,10 @@ class Stream:
         self._messages.put_nowait(message)
         return await self._answers.get()
 
+    async def ended(self) -> None:
+        """Wait until the server ends it."""
+        await self._task
+
     async def end(self) -> None:
         self._messages.put_nowait(grpc.aio.EOF)
         await self._task
