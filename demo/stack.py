@@ -16,6 +16,7 @@ from demo.stand_in import StandIn
 from ext_proc.config.load import load
 from ext_proc.core.settings import Address, Configuration
 from ext_proc.envoy_config import render_bootstrap
+from ext_proc.envoy_config.clusters import SYSTEM_CA_FILE
 
 PORTS = ("ARCH_PORT", "ARCH_ADMIN_PORT", "ENVOY_PORT", "ENVOY_ADMIN_PORT")
 """The variables that a configuration file reads its ports from."""
@@ -58,13 +59,14 @@ async def running_stack(  # noqa: PLR0913
     log_format: str = "human",
     concurrency: int = 1,
     ports: Mapping[str, int] | None = None,
+    ca_file: str = SYSTEM_CA_FILE,
     announce: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Stack]:
     """Run a configuration file whose ports and base URLs come from environment variables.
 
     `stand_ins` maps such a variable (`OPENAI_UPSTREAM`) to the stand-in that gets its own address
-    there. `ports` fixes some of the four ports; the others are free ones. `announce` is told what is
-    started. Rendered configuration and logs go to `folder`.
+    there. `ports` fixes some of the four ports; the others are free ones. Envoy trusts `ca_file`.
+    `announce` is told what is started. Rendered configuration and logs go to `folder`.
     """
     async with AsyncExitStack() as cleanup:
         for stand_in in stand_ins.values():
@@ -82,7 +84,7 @@ async def running_stack(  # noqa: PLR0913
         admin = Address("127.0.0.1", ports["ENVOY_ADMIN_PORT"])
         configuration = replace(configuration, envoy=replace(configuration.envoy, admin=admin))
         bootstrap = folder / "envoy.yaml"
-        bootstrap.write_text(render_bootstrap(configuration, configuration.server.endpoints))
+        bootstrap.write_text(render_bootstrap(configuration, configuration.server.endpoints, ca_file=ca_file))
         admin_url = f"http://127.0.0.1:{ports['ARCH_ADMIN_PORT']}"
         envoy_admin_url = f"http://127.0.0.1:{ports['ENVOY_ADMIN_PORT']}"
         server = processes.server(

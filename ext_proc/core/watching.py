@@ -78,6 +78,11 @@ class AnswerWatch:
         self._last, self._ended = now, body.ends_answer
         return self._reader.feed(body.body)
 
+    def end(self, now: float) -> None:
+        """The answer's trailers came: nothing follows."""
+        if self.has_begun:
+            self._last, self._ended = now, True
+
     @property
     def request_id(self) -> str:
         return self._subject.request_id

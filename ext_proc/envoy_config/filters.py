@@ -112,7 +112,8 @@ def observe_ext_proc(configuration: Configuration) -> HttpFilter:
             request_trailer_mode=_SKIP,
             response_header_mode=_SEND,
             response_body_mode=_STREAMED,
-            response_trailer_mode=_SKIP,
+            # Of an answer with trailers they are the end, and nothing else is.
+            response_trailer_mode=_SEND,
         ),
         forward_rules=_forward(headers.READ_BY_OBSERVER),
         stat_prefix="observe",
@@ -132,6 +133,7 @@ def shadow_ext_proc(configuration: Configuration, target: Target) -> HttpFilter:
     if processor.processing_mode is not None:
         processor.processing_mode.response_header_mode = _SEND
         processor.processing_mode.response_body_mode = _STREAMED
+        processor.processing_mode.response_trailer_mode = _SEND
     return HttpFilter(name=EXT_PROC, typed_config=pack(processor))
 
 

@@ -12,7 +12,16 @@ import grpc
 
 from ext_proc.core import headers, parse
 from ext_proc.core.copying import CopyBounds
-from ext_proc.core.exchange import AnswerBody, AnswerHeaders, BrokenOff, Decide, Event, RequestHeaders
+from ext_proc.core.exchange import (
+    AnswerBody,
+    AnswerHeaders,
+    BrokenOff,
+    Decide,
+    Event,
+    Other,
+    Part,
+    RequestHeaders,
+)
 from ext_proc.core.observation import Role
 from ext_proc.core.ports import AnswerSink, ObservationSink
 from ext_proc.core.types import LlmCall
@@ -20,6 +29,8 @@ from ext_proc.core.watching import AnswerWatch, Subject, bucket_in, observation_
 from ext_proc.server import wire
 from ext_proc.server.routing import Live
 from ext_proc.telemetry import Telemetry
+
+_TRAILERS = Other(Part.RESPONSE_TRAILERS)
 
 _QUESTION_CHARS = 8_000
 """How much of a conversation a judge gets: its end, where the question is."""
@@ -129,6 +140,8 @@ async def _see(watch: AnswerWatch, event: Event | None) -> None:
     elif isinstance(event, AnswerBody):
         for _ in watch.take(event, time.perf_counter()):
             await asyncio.sleep(0)
+    elif event == _TRAILERS:
+        watch.end(time.perf_counter())
 
 
 def _primary(request: RequestHeaders) -> Subject:

@@ -28,7 +28,7 @@ PIECES = (
     | st.binary(max_size=30)
 )
 NAMES = st.sampled_from(["", "0", "-1", "9" * 20, "\u0663", "openai/large", "x" * 300])
-OF_NO_ACCOUNT = ("request_body", "request_trailers", "response_trailers")
+OF_NO_ACCOUNT = ("request_body", "request_trailers")
 
 
 class AnyObservedAnswer(RuleBasedStateMachine):
@@ -71,6 +71,13 @@ class AnyObservedAnswer(RuleBasedStateMachine):
     def send_piece(self, piece: bytes, ends: bool) -> None:
         self.show(message("response_body", body=piece, end=ends))
         self.has_ended = self.has_ended or (self.has_begun and ends)
+
+    @rule()
+    def send_trailers(self) -> None:
+        sent = pb.ProcessingRequest()
+        sent.response_trailers.SetInParent()
+        self.show(sent)
+        self.has_ended = self.has_ended or self.has_begun
 
     @rule(name=st.sampled_from(OF_NO_ACCOUNT))
     def send_another_part(self, name: str) -> None:

@@ -22,6 +22,7 @@ from demo.processes import command
 from demo.stack import Stack, running_stack
 from demo.stand_in import Behaviour, Seen, StandIn
 from ext_proc.core import headers
+from ext_proc.envoy_config.clusters import SYSTEM_CA_FILE
 from tests.support.plants import CLIENT_KEY, CODING, COOKIE, PROVIDER_KEYS, TRAVELLING
 from tests.support.secret_grep import plants_in
 
@@ -174,6 +175,7 @@ async def running_mesh(
     envoy_environ: Mapping[str, str] | None = None,
     log_level: str = "INFO",
     connections: int = 64,
+    ca_file: str = SYSTEM_CA_FILE,
 ) -> AsyncIterator[Mesh]:
     """Run a configuration with a stand-in for each name. `envoy_environ`: else the providers' keys.
 
@@ -187,6 +189,7 @@ async def running_mesh(
         environ={**PROVIDER_KEYS, **(environ or {})},
         envoy_environ=PROVIDER_KEYS if envoy_environ is None else envoy_environ,
         log_level=log_level,
+        ca_file=ca_file,
     )
     timeout = aiohttp.ClientTimeout(total=LIMIT_S)
     async with (

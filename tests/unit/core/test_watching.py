@@ -73,6 +73,19 @@ def test_an_answer_of_headers_alone_has_ended_with_them() -> None:
     assert (seen.status, seen.latency_s, seen.cut, seen.is_error) == (204, 1.0, False, False)
 
 
+@pytest.mark.parametrize("role", Role)
+def test_an_answer_with_trailers_has_ended_with_them(role: Role) -> None:
+    watch = AnswerWatch(Subject(role, "id", "pair", "coding", "", "openai/small"), 100.0, 0)
+    watch.end(100.5)
+    assert not watch.has_ended
+    watch.begin(AnswerHeaders(200, JSON), 101.0)
+    list(watch.take(AnswerBody(orjson.dumps(COMPLETION)), 102.0))
+    watch.end(103.0)
+    seen = watch.finish(1e9, TARGETS).observation
+    assert watch.has_ended
+    assert (seen.latency_s, seen.tokens_out, seen.cut, seen.is_error) == (3.0, 7, False, False)
+
+
 def test_an_interim_answer_is_not_the_answer() -> None:
     end = AnswerBody(orjson.dumps(COMPLETION), ends_answer=True)
     seen = watched((101.0, AnswerHeaders(103)), (102.0, AnswerHeaders(200, JSON)), (103.0, end)).observation
