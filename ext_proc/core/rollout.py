@@ -66,6 +66,9 @@ from ext_proc.core.rollout_types import (
 from ext_proc.core.rollout_words import breach_text, finding_text, findings, open_questions, refusal
 from ext_proc.core.types import WHOLE_PER_10K
 
+REMEMBERED = 64
+"""Commands whose ids are kept. One arrives again within seconds, if at all."""
+
 
 def declared(plan: RolloutPlan, now: float) -> RolloutState:
     """The state of a rollout that the file has and the store has not."""
@@ -132,6 +135,7 @@ class _Look:
                 declared(plan, self.now),
                 run=state.run,
                 revision=state.revision,
+                obeyed=state.obeyed,
                 evidence=evidence_of.restarted(replace(state.evidence, cuts={}), plan),
             )
             self._become(fresh, Cause.TARGET_CHANGED, text)
@@ -141,6 +145,10 @@ class _Look:
             self.state = replace(state, evidence=evidence_of.restarted(state.evidence, plan))
 
     def obey(self, command: Command) -> None:
+        if command.id:
+            if command.id in self.state.obeyed:
+                return
+            self.state = replace(self.state, obeyed=(*self.state.obeyed, command.id)[-REMEMBERED:])
         if refusal(self.state, command) is not None:
             return
         by = command.by

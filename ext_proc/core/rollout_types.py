@@ -62,11 +62,15 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`promote` skips the step that is waited in, or promotes at the end; with `full` it promotes now."""
+    """`promote` skips the step that is waited in, or promotes at the end; with `full` it promotes now.
+
+    `id` tells one that arrives twice from a second one like it; empty: it cannot arrive twice.
+    """
 
     verb: Verb
     by: str = ""
     full: bool = False
+    id: str = ""
 
 
 class Outcome(StrEnum):
@@ -193,7 +197,8 @@ class RolloutState:
     `step_at`: when the step began; `analysed_since`: when its analysis began to count against the
     deadline; `clock`: the time of the last `step()`, so that a clock set back is noticed. `run` counts the
     starts. `revision` grows with every change other than the clock's, for a compare-and-swap in the store.
-    `failures` and `passed` (latest answer) are of the external checks, in this step.
+    `failures` and `passed` (latest answer) are of the external checks, in this step. `obeyed`: ids of the
+    last commands, which may arrive again.
 
     Units: times in seconds since the epoch.
     """
@@ -218,6 +223,7 @@ class RolloutState:
     failures: Mapping[str, int] = field(default_factory=dict)
     passed: frozenset[str] = frozenset()
     evidence: Evidence = field(default_factory=Evidence)
+    obeyed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

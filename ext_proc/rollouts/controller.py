@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ext_proc.core.errors import CommandRefused, StoreError, StoreFailure
@@ -183,6 +185,8 @@ class Controller:
             raise CommandRefused(why)
         if len(one.pending.commands) >= MAX_COMMANDS:
             raise CommandRefused("too many commands wait for the store")
+        # Sent to whoever leads it may arrive twice: a store that answers too late has taken it all the same.
+        command = replace(command, id=secrets.token_hex(8))
         before = one.state.changed_at, one.state.text
         one.pending.commands.append(command)
         self._wake.set()

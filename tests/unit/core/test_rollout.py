@@ -413,6 +413,20 @@ def test_at_everything_there_is_no_baseline_and_the_metrics_are_not_asked() -> N
     assert rollout.where == ("promoted", 10_000)
 
 
+def test_a_command_that_arrives_twice_is_obeyed_once() -> None:
+    rollout = Rollout(a_plan(steps=(SetWeight(500), Pause(), Pause(), SetWeight(5_000), Pause()), metrics=()))
+    rollout.look()
+    rollout.look()
+    assert rollout.where == ("paused", 500)
+    promote = replace(PROMOTE, id="a1")
+    rollout.look(commands=(promote, promote))
+    rollout.look(commands=(promote,))
+    assert (rollout.where, rollout.state.step) == (("paused", 500), 2)
+    rollout.look(commands=(replace(PROMOTE, id="a2"),))
+    rollout.look()
+    assert rollout.where == ("paused", 5_000)
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
