@@ -80,7 +80,7 @@ class AnswerWatch:
 
     def end(self, now: float) -> None:
         """The answer's trailers came: nothing follows."""
-        if self.has_begun:
+        if self._headers is not None:
             self._last, self._ended = now, True
 
     @property
