@@ -19,6 +19,7 @@ async def tail(show: Show, stack: Stack, log: DecisionLog) -> None:
     show.line(f"  -d '{json.dumps(body)}'")
     show.line()
     show.line(f"Envoy      {stack.url}   admin {stack.envoy_admin_url}")
+    show.line(f"page       {stack.admin_url}/   what is decided, in a browser")
     show.line(f"server     {stack.admin_url}/metrics   /readyz   log {stack.server.log}")
     for variable, stand_in in stack.stand_ins.items():
         show.line(f"stand-in   {stand_in.base_url}   {stand_in.name} ({variable})")

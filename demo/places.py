@@ -49,9 +49,9 @@ def places(config_file: Path) -> list[Place]:
 
 
 def usual_ports(config_file: Path) -> dict[str, int]:
-    """The ports that the file has when no variable says otherwise, as far as nobody has them now."""
+    """The ports that the file has when no variable says otherwise, by variable."""
     defaults = dict(_VARIABLE.findall(config_file.read_text()))
-    return {name: int(defaults[name]) for name in PORTS if is_free(int(defaults[name]))}
+    return {name: int(defaults[name]) for name in PORTS}
 
 
 def is_free(port: int) -> bool:

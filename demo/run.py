@@ -20,7 +20,7 @@ from pathlib import Path
 
 from demo import ask, conversations, failing, live, outage, raising, rollout, sessions
 from demo.decisions import DecisionLog
-from demo.places import Place, places, start_stand_ins, usual_ports
+from demo.places import Place, is_free, places, start_stand_ins, usual_ports
 from demo.processes import DidNotStart, command
 from demo.show import Show, make_console
 from demo.stack import Stack, running_stack
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _demo(show: Show) -> None:
     show.title("1  Start")
     wanted = places(CONFIG_FILE)
-    async with _stack(show, wanted, usual=False) as stack:
+    async with _stack(show, wanted, None) as stack:
         log = DecisionLog(stack.server.log)
         for stand_in in stack.stand_ins.values():
             await ask.warm_up(stand_in.base_url)
@@ -85,21 +85,27 @@ async def _demo(show: Show) -> None:
 async def _keep(show: Show) -> None:
     # Whoever sets OPENAI_UPSTREAM (and its key) gets the real models in the place of that stand-in.
     wanted = [place for place in places(CONFIG_FILE) if place.variable not in os.environ]
-    async with _stack(show, wanted, usual=True) as stack:
+    ports = usual_ports(CONFIG_FILE)
+    taken = {name: port for name, port in ports.items() if not is_free(port)}
+    for name, port in taken.items():
+        show.line(f"port {port} ({name}) is taken: another one is used, see below")
+    free = {name: port for name, port in ports.items() if name not in taken}
+    async with _stack(show, wanted, free) as stack:
         await live.tail(show, stack, DecisionLog(stack.server.log))
 
 
 @asynccontextmanager
-async def _stack(show: Show, wanted: list[Place], *, usual: bool) -> AsyncIterator[Stack]:
+async def _stack(show: Show, wanted: list[Place], ports: dict[str, int] | None) -> AsyncIterator[Stack]:
+    """`ports` None: any ports, and rollouts that are over soon."""
     async with AsyncExitStack() as cleanup:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="arch-demo-")))
         show.progress(f"starting {len(wanted)} stand-in models: {', '.join(place.name for place in wanted)}")
-        stand_ins = await start_stand_ins(wanted, cleanup, usual_ports=usual)
+        stand_ins = await start_stand_ins(wanted, cleanup, usual_ports=ports is not None)
         # Stand-ins get no key of yours, should one be in this environment.
         keys = {name: value for place in wanted for name, value in place.keys.items()}
         # A copy, because the demo changes it.
         config_file = Path(shutil.copy(CONFIG_FILE, folder))
-        if not usual:
+        if ports is None:
             rollout.quicken(config_file)
         stack = await cleanup.enter_async_context(
             running_stack(
@@ -110,7 +116,7 @@ async def _stack(show: Show, wanted: list[Place], *, usual: bool) -> AsyncIterat
                 envoy_environ=keys,
                 log_level="DEBUG",
                 log_format="json",
-                ports=usual_ports(CONFIG_FILE) if usual else None,
+                ports=ports,
                 announce=lambda name: show.progress(f"starting {name} …"),
             )
         )

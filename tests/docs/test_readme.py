@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +109,9 @@ async def steer(admin_url: str) -> None:
 async def test_run_keeps_the_stack_up_and_prints_a_request_that_works_until_it_is_ended(
     end: signal.Signals,
 ) -> None:
+    usual = socket.socket()
+    with contextlib.suppress(OSError):  # somebody else has it: as good
+        usual.bind(("127.0.0.1", 10_000))
     process = await asyncio.create_subprocess_exec(
         *recipe("run"), cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -131,6 +136,11 @@ async def test_run_keeps_the_stack_up_and_prints_a_request_that_works_until_it_i
                 assert answer.status == 200
                 assert (await answer.json())["choices"]
                 assert "x-arch-reason" in answer.headers
+            assert re.search(r"port 10000 \(ENVOY_PORT\) is taken", said)
+            assert ":10000/" not in url
+            (page,) = re.findall(r"^page +(http://\S+/) ", said, re.MULTILINE)
+            async with aiohttp.ClientSession() as session, session.get(page) as answer:
+                assert (answer.status, answer.content_type) == (200, "text/html")
             columns, decision = [(await process.stdout.readline()).decode() for _ in range(2)]
             assert columns.startswith("time")
             assert decision.endswith(" ms\n")
@@ -141,6 +151,7 @@ async def test_run_keeps_the_stack_up_and_prints_a_request_that_works_until_it_i
         with pytest.raises(OSError, match="Connect"):
             await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].partition("/")[0]))
     finally:
+        usual.close()
         if process.returncode is None:
             process.kill()
             await process.wait()
