@@ -15,6 +15,7 @@ from ext_proc.core.types import Dialect
 from ext_proc.server.explaining import explain_live
 
 BAR_WIDTH = 24
+_NO_TEXT = "no text of a user: where a request has one, its role is user and its content text"
 _NOT_SURE = (Reason.DOMAIN.value, Reason.UNSURE.value)
 
 
@@ -32,6 +33,8 @@ def request_body(message: str | None, file: str | None, model: str | None) -> tu
         fields = {"messages": fields}
     if not isinstance(fields, dict):
         raise BadInput("expected a JSON list of messages or a request body")
+    if not {"messages", "input"} & fields.keys():
+        raise BadInput('the request body has neither "messages" nor "input"')
     if model is not None:
         fields["model"] = model
     dialect = Dialect.CHAT_COMPLETIONS if "messages" in fields else Dialect.RESPONSES
@@ -75,6 +78,8 @@ def as_text(explanation: dict[str, Any]) -> str:
         f"policy   {explanation['policy'] or '-'}  ({explanation['reason']})",
         f"target   {target['name']}  (cluster {target['cluster']}, model {target['model']})",
     ]
+    if explanation["reason"] == Reason.NO_CONVERSATION:
+        lines.append(f"why      {_NO_TEXT}")
     if explanation["scores"]:
         lines.append("scores")
         scored = [*explanation["scores"].items(), ("(none of them)", explanation["none"])]

@@ -17,6 +17,7 @@ from ext_proc.cli.rollout import ADMIN_URL, EXIT_FAILED, EXIT_OK
 
 TIMEOUT_S = 5.0
 KEPT = 200
+_WHERE = "name a server's admin address with --admin or ARCH_ADMIN_URL"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,12 +66,16 @@ class Watch:
                 self._take(entry)
             self.problem = ""
         except urllib.error.HTTPError as error:
-            self.problem = f"{self.url} answered {error.code}"
+            self._fail(f"{self.url} answered {error.code}")
         except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            self.problem = f"no answer from {self.url}: {reason}"
+            self._fail(f"no answer from {self.url}: {reason}")
         except (ValueError, KeyError, TypeError):
-            self.problem = f"{self.url} is no admin address of this server"
+            self._fail(f"{self.url} is no admin address of this server")
+
+    def _fail(self, problem: str) -> None:
+        # Where it has answered before, the address is right.
+        self.problem = problem if self.overview else f"{problem} ({_WHERE})"
 
     def _get(self, path: str) -> Any:
         with urllib.request.urlopen(self.url + path, timeout=TIMEOUT_S) as answer:

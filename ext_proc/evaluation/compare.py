@@ -14,6 +14,9 @@ from ext_proc.evaluation.paired import CONFIDENCE, Difference, difference
 from ext_proc.evaluation.report import excerpt, percent
 from ext_proc.evaluation.trials import Trial
 
+FINE = 0.05
+"""Half an interval that is wider can miss a difference that matters."""
+
 _Key = tuple[str, tuple[Message, ...], int]
 
 
@@ -116,7 +119,7 @@ def as_text(comparison: Comparison, most: int) -> str:
     lines = [f"A: {comparison.names[0]}", f"B: {comparison.names[1]}", ""]
     lines += _table(comparison)
     if comparison.difference is not None:
-        lines += ["", *_said(comparison.difference)]
+        lines += ["", *_said(comparison.difference, len(comparison.pairs))]
     flipped = comparison.flipped
     lines += ["", f"{len(flipped)} of {len(comparison.pairs)} decisions flip"]
     lines += [f"  {_flip(pair)}" for pair in flipped[:most]]
@@ -148,7 +151,7 @@ def _table(comparison: Comparison) -> Iterator[str]:
     yield f"  {'calibration':<16} {_error(first.ece)}  {_error(second.ece)}"
 
 
-def _said(found: Difference) -> Iterator[str]:
+def _said(found: Difference, turns: int) -> Iterator[str]:
     verdict = "no difference is shown"
     if found.is_shown:
         verdict = "B is better" if found.value > 0 else "B is worse"
@@ -156,6 +159,10 @@ def _said(found: Difference) -> Iterator[str]:
     interval = f"{found.low * 100:+.1f} to {found.high * 100:+.1f}"
     yield f"{verdict}: B − A = {found.value * 100:+.1f} points, {CONFIDENCE:.0%} interval {interval}{sure}"
     yield f"  ({found.method})"
+    reach = (found.high - found.low) / 2
+    if not found.is_shown and reach > FINE:
+        points = f"{reach * 100:.0f} points"
+        yield f"  {turns} turns show only large differences, here of some {points}: label more"
 
 
 def _flip(pair: Pair) -> str:

@@ -127,13 +127,15 @@ async def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     status, text, errors = await top(capsys, url)
     assert (status, text) == (1, "")
     assert errors.startswith(f"arch-ext-proc top: no answer from {url}: ")
+    assert errors.endswith(" (name a server's admin address with --admin or ARCH_ADMIN_URL)\n")
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/nowhere"])
 async def test_another_address(capsys: pytest.CaptureFixture[str], path: str) -> None:
     async with a_server() as (url, _):
         status, _, errors = await top(capsys, url + path)
-    assert (status, errors) == (1, f"arch-ext-proc top: {url}{path} answered 404\n")
+    hint = "(name a server's admin address with --admin or ARCH_ADMIN_URL)"
+    assert (status, errors) == (1, f"arch-ext-proc top: {url}{path} answered 404 {hint}\n")
 
 
 async def test_what_was_seen_stays_while_the_server_is_away() -> None:

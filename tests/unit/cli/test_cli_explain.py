@@ -129,16 +129,32 @@ def test_a_conversation_comes_from_a_file_or_standard_input(
     assert explained(capsys, file, "--messages", "-")["policy"] == "code"
 
 
+def test_a_conversation_without_a_user_says_what_it_lacks(
+    file: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "conversation.json"
+    path.write_text(json.dumps([{"role": "usr", "content": TRIP}]))
+    assert main(["explain", file, "--messages", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "policy   -  (no_conversation)"
+    assert (
+        "why      no text of a user: where a request has one, its role is user and its content text" in lines
+    )
+
+
 def test_what_cannot_be_read_is_said(file: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "conversation.json"
     path.write_text("{no")
     number = tmp_path / "number.json"
     number.write_text("7")
+    other = tmp_path / "other.json"
+    other.write_text('{"foo": 1}')
     for arguments, text in (
         ([file], 'give a conversation: -m "text" or --messages FILE'),
         ([file, "--messages", str(path)], "is no JSON in UTF-8"),
         ([file, "--messages", str(tmp_path / "nowhere.json")], "No such file"),
         ([file, "--messages", str(number)], "expected a JSON list of messages or a request body"),
+        ([file, "--messages", str(other)], 'the request body has neither "messages" nor "input"'),
         (["nowhere.yaml", "-m", TRIP], "there is no such file"),
     ):
         assert main(["explain", *arguments]) == 2

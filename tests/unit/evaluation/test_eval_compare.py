@@ -37,6 +37,15 @@ def test_what_flips_is_listed_the_worse_first() -> None:
     assert "and 1 more" in text
 
 
+def test_few_cases_say_that_they_show_only_large_differences() -> None:
+    def said(turns: int) -> str:
+        trials = [a_trial("code", "code", text=f"turn {number}") for number in range(turns)]
+        return as_text(compare(NAMES, trials, trials), 0)
+
+    assert "13 turns show only large differences, here of some 23 points: label more" in said(13)
+    assert "label more" not in said(200)
+
+
 def test_only_cases_that_both_have_count_and_equal_ones_pair_up_in_order() -> None:
     twice = [a_trial("code", "code"), a_trial("code", "law")]
     gone, new = a_trial("code", "code", text="gone"), a_trial("law", "law", text="new")

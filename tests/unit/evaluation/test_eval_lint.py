@@ -33,6 +33,16 @@ async def test_two_policies_that_say_the_same_overlap() -> None:
     assert rest == []
 
 
+async def test_of_many_alike_the_nearest_are_told_and_the_others_counted() -> None:
+    alike = [Policy(f"code {number}", "write code and scripts") for number in range(9)]
+    texts = [text for policy, part, _, text in await findings(LAW, *alike) if part is Part.DESCRIPTION]
+    told = [text for text in texts if text.startswith('the router can hardly tell "code 8" from ')]
+    assert [text.endswith(", nor from 5 more") for text in told] == [False, False, True]
+    third = [text for text in texts if text.startswith('the router can hardly tell "code 3" from ')]
+    assert len(third) == 3
+    assert not any("nor from" in text for text in third)
+
+
 async def test_a_name_that_is_anothers_description() -> None:
     found = await findings(Policy("contracts", "write code and scripts"), LAW)
     text = 'the name "contracts" fits the description of "law" better than its own'
