@@ -28,8 +28,8 @@ class Observation:
     answer stopped early, or never began, and nobody knows by whom, most often by a client that left: no
     error, and its tokens and `latency_s` are those of what had come. Should it have been the provider, a
     second observation says so (`amends`).
-    `fallback` says that another target than the first choice answered. `unread` says that looking at its
-    body was given up, so that its tokens are not known and nothing is said against it.
+    `fallback` says that another target than the first choice, `decided`, answered. `unread` says that looking
+    at its body was given up, so that its tokens are not known and nothing is said against it.
 
     Units: seconds from the request's last byte (`latency_s` to the answer's last byte, `first_byte_s` to
     its first body byte); `at` in seconds since the epoch; `cost` in the currency of the file's prices.
@@ -54,6 +54,7 @@ class Observation:
     fallback: bool = False
     bucket: int | None = None
     cut: bool = False
+    decided: str = ""
     unread: bool = False
 
     @property

@@ -117,6 +117,7 @@ class AnswerWatch:
             broken=failed or (was_cut and is_copy),
             cut=not self._ended and not is_copy,
             fallback=name != subject.target,
+            decided=subject.target,
             bucket=subject.bucket,
             unread=reading.unread,
         )

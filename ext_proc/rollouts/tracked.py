@@ -105,8 +105,10 @@ class Tracked:
         """Count one answer. A breach is given once, when it is first seen."""
         if observation.role is not Role.PRIMARY:
             return None
+        is_canary = observation.arm == self.plan.canary
+        if is_canary and (observation.decided or observation.target) != self.plan.target:
+            return None  # decided when the file had another canary: it says nothing of this one
         if not observation.amends:
-            is_canary = observation.arm == self.rollout.plan.canary
             self._seen[is_canary] += 1
             self.pending.exposed += is_canary
         if self.state.phase not in IN_FLIGHT:
