@@ -91,8 +91,8 @@ class Comparer:
         if one is not None and other is not None and compare.has_texts(comparison, one, other):
             comparison = await self._asked(comparison, pair.copy.question, one.text, other.text)
         self._tell(comparison)
-        if self._samples is not None:
-            await self._samples.write(comparison, pair)
+        if self._samples is not None and not await self._samples.write(comparison, pair):
+            self._telemetry.answers.sample_dropped()
 
     async def _asked(self, comparison: Comparison, question: str | None, one: str, other: str) -> Comparison:
         """The comparison with what models say of the two texts, unless too many pairs wait for them."""

@@ -19,6 +19,9 @@ from ext_proc.telemetry.answers import figures
 
 _OWNER_ONLY = 0o600
 
+MAX_WAITING = 16
+"""Pairs that may wait for the disk at once, with their texts; the ones after them are not written."""
+
 
 class Samples:
     """Appends one JSON object a line, as long as the file stays below its bound."""
@@ -28,14 +31,25 @@ class Samples:
         self._redact = settings.redact
         self._max_bytes = settings.max_bytes
         self._is_full = False
+        self._waiting = 0
         self._lock = asyncio.Lock()
 
-    async def write(self, comparison: Comparison, pair: Pair) -> None:
-        """Write a pair with its figures. A disk in trouble is logged once, and costs no comparison."""
+    async def write(self, comparison: Comparison, pair: Pair) -> bool:
+        """Write a pair with its figures. A disk in trouble is logged once, and costs no comparison.
+
+        False: the pair is dropped, because too many wait for a disk that is slow or hangs.
+        """
         if self._is_full:
-            return
-        async with self._lock:
-            await asyncio.to_thread(self._append, comparison, pair)
+            return True
+        if self._waiting >= MAX_WAITING:
+            return False
+        self._waiting += 1
+        try:
+            async with self._lock:
+                await asyncio.to_thread(self._append, comparison, pair)
+        finally:
+            self._waiting -= 1
+        return True
 
     def _append(self, comparison: Comparison, pair: Pair) -> None:
         line = orjson.dumps(

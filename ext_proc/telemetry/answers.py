@@ -81,6 +81,11 @@ class AnswerMetrics:
             "measure",
             "result",
         )
+        self._samples_dropped = Counter(
+            f"{prefix}_samples_dropped",
+            "Compared answers that are not in the samples, because the disk is slow or hangs.",
+            registry=registry,
+        )
         self._similarity = histogram("comparison_similarity", "Cosine of the answers.", _SIMILARITIES)
         self._length_ratio = histogram(
             "comparison_length_ratio", "The copy's length by the primary's.", _RATIOS
@@ -147,6 +152,10 @@ class AnswerMetrics:
         if count:
             self._pairs.at(outcome).inc(count)
         self._waiting.set(waiting)
+
+    def sample_dropped(self) -> None:
+        """A pair was compared and is not in the samples."""
+        self._samples_dropped.inc()
 
     def compared(self, comparison: Comparison) -> None:
         whose = (comparison.policy, comparison.shadow_target, comparison.shadow.role.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from aiohttp import web
 
 from ext_proc.comparisons import Comparer, RecentComparisons
 from ext_proc.comparisons.judge import Judge
-from ext_proc.comparisons.samples import Samples
+from ext_proc.comparisons.samples import MAX_WAITING, Samples
 from ext_proc.core.observation import Comparison, Preference, Role
 from ext_proc.core.pairs import Pair
 from ext_proc.core.settings import ComparisonSettings, JudgeSettings, SamplesSettings
@@ -261,6 +262,23 @@ async def test_samples_are_redacted_private_and_bounded(tmp_path: Path) -> None:
     assert sample["shadow_answer"]["text"] == "Done."
     assert sample["question"] == "Write to <email>"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_disk_that_hangs_holds_back_few_texts_and_no_comparison(tmp_path: Path) -> None:
+    sink, path, pairs = Sink(), tmp_path / "hangs", 3 * MAX_WAITING
+    os.mkfifo(path)  # To open it waits for a reader.
+    async with comparing(sink, samples=SamplesSettings(str(path), True, 1 << 20)) as (comparer, telemetry):
+        for number in range(pairs):
+            comparer.answered(an_answer(pair=str(number)))
+            comparer.answered(an_answer(Role.SHADOW, pair=str(number)))
+        async with asyncio.timeout(60):
+            while len(sink.comparisons) < pairs:
+                await asyncio.sleep(0.01)
+        dropped = telemetry.registry.get_sample_value("arch_ext_proc_samples_dropped_total")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    os.close(reader)
+    assert dropped == pairs - MAX_WAITING
 
 
 async def test_a_disk_in_trouble_costs_no_comparison(tmp_path: Path) -> None:
