@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
 
 from ext_proc.core import headers
@@ -79,7 +82,16 @@ async def test_an_llm_path_with_a_body_that_is_no_json_goes_unread_to_the_defaul
 ) -> None:
     counted = await mesh.decisions(reason="content_type_unsupported")
     sent = bytes(size)
-    reply = await mesh.send(sent, headers=[("content-type", "multipart/form-data; boundary=x")])
+
+    async def upload() -> AsyncIterator[bytes]:
+        """The rest once the headers are answered: of more before that than the limit, Envoy makes a 413."""
+        yield sent[:1]
+        async with asyncio.timeout(60):
+            while await mesh.decisions(reason="content_type_unsupported") == counted:
+                await asyncio.sleep(0.01)
+        yield sent[1:]
+
+    reply = await mesh.send(upload(), headers=[("content-type", "multipart/form-data; boundary=x")])
     assert (reply.status, reply.reason) == (200, "content_type_unsupported")
     assert reply.model == "openai/gpt-4o-mini"
     assert mesh.only("openai").body == sent

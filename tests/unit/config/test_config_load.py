@@ -72,6 +72,7 @@ model_aliases: {fast: {target: gpt-4o-mini}}
         authority="api.openai.com",
         path_prefix="/v1",
         credential=Credential("authorization", Secret("Bearer sk-1")),
+        origin="https://api.openai.com:443",
     )
     assert outline(snapshot) == {"code understanding": ([("baseline", "openai/gpt-4o", 10_000)], [], [])}
     assert snapshot.policies == (
