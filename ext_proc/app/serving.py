@@ -153,7 +153,7 @@ class Serving:
             router.in_use,
             self._pair_prefix,
             self._gone(snapshot),
-            self._store.current().key_headers() if self._store is not None else frozenset(),
+            self._store.current().key_headers if self._store is not None else frozenset(),
             window_bytes=new.envoy.decision_window_bytes,
         )
         if self._store is None:

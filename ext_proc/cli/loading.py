@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from pathlib import Path
 
 from ext_proc.config import load
-
-SALT_BYTES = 32
 
 
 def load_to_read(file: Path) -> load.Loaded:
@@ -17,7 +14,7 @@ def load_to_read(file: Path) -> load.Loaded:
 
     Errors: ConfigError.
     """
-    loaded = load.load(file, os.environ, lambda: secrets.token_bytes(SALT_BYTES), needs_secrets=False)
+    loaded = load.load(file, os.environ, load.random_salt, needs_secrets=False)
     for problem in loaded.absent:
         print(problem, file=sys.stderr)
     return loaded

@@ -7,7 +7,6 @@ import asyncio
 import importlib
 import json
 import os
-import secrets
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 EXIT_OK = 0
 EXIT_NOT_READY = 1
 EXIT_BAD_CONFIG = 2
-SALT_BYTES = 32
 
 _OF_MODULES = {
     "eval": ("measure a router on labelled conversations", "ext_proc.cli.evaluate"),
@@ -160,12 +158,12 @@ def _address(text: str) -> Address | Pipe:
 def _load(arguments: argparse.Namespace) -> Loaded:
     from ext_proc.config import load
 
-    salt = partial(secrets.token_bytes, SALT_BYTES)
-    return load.load(arguments.file, os.environ, salt)
+    return load.load(arguments.file, os.environ, load.random_salt)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
     from ext_proc.cli.arenas import keep_arenas_few
+    from ext_proc.config.load import random_salt
     from ext_proc.config.source import Source
     from ext_proc.telemetry import log
 
@@ -174,7 +172,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     if arguments.worker is not None:
         return _serve_as_worker(arguments, is_json)
     log.configure(as_json=is_json, level=arguments.log_level)
-    source = Source(arguments.file, os.environ, partial(secrets.token_bytes, SALT_BYTES))
+    source = Source(arguments.file, os.environ, random_salt)
     loaded = source.load()
     if loaded.configuration.server.workers > 1:
         return _supervise(source, loaded)

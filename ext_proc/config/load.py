@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
@@ -16,6 +17,8 @@ from ext_proc.config.secret_file import fingerprint
 from ext_proc.config.snapshot import build
 from ext_proc.core.errors import ConfigError, Problem
 from ext_proc.core.settings import Configuration
+
+_SALT_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,11 @@ class Loaded:
     read: Mapping[FilePath, bytes | None] = field(default_factory=dict, repr=False)
     shown: Mapping[str, Any] = field(default_factory=dict, repr=False)
     absent: tuple[Problem, ...] = ()
+
+
+def random_salt() -> bytes:
+    """A salt for a process whose file has none."""
+    return secrets.token_bytes(_SALT_BYTES)
 
 
 def load(

@@ -66,9 +66,6 @@ from ext_proc.core.rollout_types import (
 from ext_proc.core.rollout_words import breach_text, finding_text, findings, open_questions, refusal
 from ext_proc.core.types import WHOLE_PER_10K
 
-REMEMBERED = 64
-"""Commands whose ids are kept. One arrives again within seconds, if at all."""
-
 
 def declared(plan: RolloutPlan, now: float) -> RolloutState:
     """The state of a rollout that the file has and the store has not."""
@@ -148,7 +145,7 @@ class _Look:
         if command.id:
             if command.id in self.state.obeyed:
                 return
-            self.state = replace(self.state, obeyed=(*self.state.obeyed, command.id)[-REMEMBERED:])
+            self.state = self.state.obeying(command.id)
         if refusal(self.state, command) is not None:
             return
         by = command.by

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from ext_proc.core.rollout_plan import Answer, Breach, CheckResult, Hook, MetricKind
@@ -58,6 +58,10 @@ class Verb(StrEnum):
     RESUME = "resume"
     PROMOTE = "promote"
     ABORT = "abort"
+
+
+REMEMBERED = 64
+"""Commands whose ids a rollout keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +228,10 @@ class RolloutState:
     passed: frozenset[str] = frozenset()
     evidence: Evidence = field(default_factory=Evidence)
     obeyed: tuple[str, ...] = ()
+
+    def obeying(self, command_id: str) -> RolloutState:
+        """The same, which knows that command should it arrive again: within seconds, if at all."""
+        return replace(self, obeyed=(*self.obeyed, command_id)[-REMEMBERED:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ Every metric comes down to answers that are bad by a number in [0, 1], per arm:
 - a share (`error_rate`, …): 1 if the request is bad;
 - a quantile (`latency_p95`, …): 1 if the baseline's answer took longer than the baseline's quantile q, the
   canary's longer than q stretched by what is allowed. If the canary's times are the baseline's stretched
-  by no more than that, it exceeds its threshold no more often than the baseline exceeds q;
-  An answer that was cut counts where its time had passed the threshold by then, and nowhere else;
+  by no more than that, it exceeds its threshold no more often than the baseline exceeds q. An answer that
+  was cut counts where its time had passed the threshold by then, and nowhere else;
 - a mean (`cost`, `tokens`): the value by the baseline's 99th percentile stretched by `max_degradation`, at
   most 1. Cutting off there keeps one answer of a million tokens from deciding;
 - a comparison (`similarity`, `judge`): 1 - similarity; a lost comparison 1, a tie 1/2.

@@ -43,7 +43,8 @@ class Live:
     `sessions` None: nothing is remembered of a session. `recorder` None: no decision is written down.
     `in_use` counts the streams that have this asker. `pair_prefix` is how the names begin under which answers
     meet. `gone` has targets of configurations before, which requests that were decided then may still go to,
-    and `old_key_headers` the headers of keys that such requests may carry to their next target.
+    and `key_headers` the headers, besides the usual ones, in which requests may carry a provider's key to
+    their next target: given those of all configurations before, it has those of this one too.
     `lacks` names what the Envoy lacks that this is made for, and `views` holds what is made for Envoys that
     were seen, by what they say they have: None for this. Without `can_decide` that Envoy reaches nobody.
     `window_bytes` is how much of a streamed body is waited for (None: as much as `body_limit_bytes`).
@@ -58,11 +59,16 @@ class Live:
     in_use: InUse = field(default_factory=InUse)
     pair_prefix: str = ""
     gone: Mapping[str, Target] = field(default_factory=dict)
-    old_key_headers: frozenset[str] = frozenset()
+    key_headers: frozenset[str] = frozenset()
     lacks: tuple[str, ...] = ()
     can_decide: bool = True
     window_bytes: int | None = None
     views: dict[str, Live | None] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Here, because attempts ask for them with every request.
+        found = self.key_headers | rewrite.key_headers(self.snapshot.targets.values())
+        object.__setattr__(self, "key_headers", found)
 
     def target(self, name: str, has: str | None = None) -> Target | None:
         """The target of this name that a request in flight may mean, at the hosts that its Envoy has."""
@@ -71,10 +77,6 @@ class Live:
             marks = frozenset(has.split())
             found = [target for target in found if envoy_side.reaches(marks, target)]
         return found[0] if found else None
-
-    def key_headers(self) -> frozenset[str]:
-        """The headers, besides the usual ones, in which a request in flight may hold a provider's key."""
-        return self.old_key_headers | rewrite.key_headers(self.snapshot.targets.values())
 
     def as_seen_by(self, has: str | None) -> Live:
         """This, or what is made of it for an Envoy that has less. `has` is what the Envoy says."""

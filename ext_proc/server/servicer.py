@@ -160,7 +160,7 @@ class Servicer:
     async def _rewrite_attempt(self, live: Live, has: str | None, request: Decide) -> Ruling:
         try:
             target = live.target(request.headers.attempt, has)
-            mutation = await rewrite_attempt(request, target, live.key_headers(), live.body_limit_bytes)
+            mutation = await rewrite_attempt(request, target, live.key_headers, live.body_limit_bytes)
         except Exception as error:  # noqa: BLE001 - an attempt that cannot be rewritten is refused
             self._telemetry.bug(error, request.headers.request_id)
             mutation = None
