@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import signal
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -312,8 +311,12 @@ _ANSWERS: dict[str, Callable[[str, str, dict[str, Any]], Answer]] = {
 
 
 async def _serve(name: str, host: str, port: int) -> None:
+    # As the first process of a container it gets no signal's default. An exception out of a signal's handler
+    # could be raised in any task, and be lost there.
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     async with StandIn(name, keep_bodies=False).running(port, host):
-        await asyncio.Event().wait()
+        await ended.wait()
 
 
 def main() -> None:
@@ -323,8 +326,6 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
-    # As the first process of a container it gets no signal's default.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     asyncio.run(_serve(arguments.name, arguments.host, arguments.port))
 
 

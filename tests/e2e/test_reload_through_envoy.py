@@ -16,7 +16,7 @@ from demo.stand_in import Behaviour
 from ext_proc.config.load import load as load_file
 from ext_proc.envoy_config import render_bootstrap
 from tests.support.load import under_load
-from tests.support.mesh import CODING, LIMIT_S, PROVIDER_KEYS, eventually, no_secret_in
+from tests.support.mesh import CODING, LIMIT_S, PROVIDER_KEYS, TRAVELLING, eventually, no_secret_in
 from tests.support.reloaded import WRITING, Reloaded, a_file, reloaded_mesh
 from tests.support.rollout_traffic import Rollout
 
@@ -65,7 +65,8 @@ async def test_a_bad_file_changes_nothing_until_it_is_mended(reloaded: Reloaded)
     assert found["last_reload"]["problems"] == [
         f'{reloaded.file}:10:14: there is no provider "vllm/nxt" — did you mean "vllm/next"?'
     ]
-    assert 'there is no provider "vllm/nxt"' in reloaded.mesh.stack.server.log.read_text()
+    log = reloaded.mesh.stack.server.log
+    await eventually(lambda: 'there is no provider "vllm/nxt"' in log.read_text(), "its line in the log")
     assert await served_by(reloaded) == "vllm/coder"
     await reloaded.put(a_file(coding="vllm/next"))
     assert await served_by(reloaded) == "vllm/next"
@@ -237,7 +238,7 @@ async def test_a_new_key_goes_to_no_host_that_envoy_still_has_from_before(tmp_pa
     async with reloaded_mesh(tmp_path, a_text("$NEXT_UPSTREAM", "sk-the-old")) as reloaded:
         mesh, old = reloaded.mesh, reloaded.mesh.providers["next"]
         async with asyncio.timeout(5 * LIMIT_S):
-            await mesh.decided_again(CODING)
+            await mesh.decided_again(TRAVELLING)  # of which there is no copy on its way
             mesh.forget()
             assert (await mesh.ask(CODING)).model == "vllm/moved"
             await eventually(lambda: len(old.seen) == 2, "the answer's provider and the copy's are asked")
